@@ -1,0 +1,139 @@
+"""Files to Volumes and back. What a file is, is told by its content; what it becomes, by the name it is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from attentus.errors import BadFile
+from attentus.io.atomic import replacing
+from attentus.io.dicom import holds_dicom, read_series
+from attentus.io.itk import read_itk, write_itk
+from attentus.io.nifti import read_nifti, write_nifti
+from attentus.io.picture import read_picture, read_stack, slice_files, write_png
+from attentus.io.sniff import ending, sniff
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from attentus.types import Volume
+
+LABEL_TOLERANCE = 1e-3
+"""How far a stored label may be from a whole number; scale factors in headers turn 1 into 0.99999997."""
+
+_WRITERS = {".nii": write_nifti, ".nii.gz": write_nifti, ".nrrd": write_itk, ".mha": write_itk, ".png": write_png}
+
+
+def read(path: str | PathLike[str], *, series: str | None = None) -> Volume:
+    """Read an image: NIfTI, NRRD, MHA, GIPL, a DICOM series (folder or file), a picture or a folder of pictures.
+
+    Args:
+        path: file or folder.
+        series: for a folder with several DICOM series, the UID or a part of the description of the wanted one.
+
+    Returns:
+        Volume of float32, (C, z, y, x) in the canonical orientation. CT from DICOM is in HU. `as_stored()`, and
+        `write`, give the voxels back on the file's own grid.
+
+    Raises:
+        BadFile: missing, empty, damaged, of no known kind, or no regular volume; the message says what to do.
+    """
+    volume = _read_stored(Path(path), series).canonical()
+    return volume.like(np.ascontiguousarray(volume.array, dtype=np.float32))
+
+
+def read_labels(path: str | PathLike[str]) -> Volume:
+    """Read a label map, one integer per voxel.
+
+    Returns:
+        Volume of uint8 (uint16 if a label exceeds 255), (1, z, y, x) in the canonical orientation.
+
+    Raises:
+        BadFile: as `read`; also several channels, or values that are no labels (fractions, negative, too large),
+            as interpolation and lossy pictures leave them.
+    """
+    path = Path(path)
+    volume = _read_stored(path, None).canonical()
+    if volume.source is not None and volume.source.format == "jpeg":
+        raise BadFile(path, "is a JPEG, which smears labels at every edge", "Export the labels again as PNG or NIfTI.")
+    if volume.channels > 1 and (volume.array == volume.array[:1]).all():
+        volume = volume.like(volume.array[:1])  # a grey mask saved as RGB
+    if volume.channels != 1:
+        raise BadFile(
+            path,
+            f"has {volume.channels} channels where labels have one",
+            "Give labels as one integer per voxel; overlapping structures need one file each.",
+        )
+    return volume.like(_whole_numbers(path, volume))
+
+
+def write(volume: Volume, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+    """Write a volume on the grid of the file it came from (`Volume.as_stored`).
+
+    Args:
+        volume: image or labels.
+        path: ends in .nii, .nii.gz, .nrrd, .mha or, for a single slice, .png. Missing folders are made.
+        overwrite: whether an existing file may be replaced.
+
+    Raises:
+        BadFile: unknown ending, existing file, a place that cannot be written to.
+    """
+    writer = _WRITERS.get(ending(path))
+    if writer is None:
+        raise BadFile(path, "has no ending that can be written", f"Use one of {', '.join(_WRITERS)}.")
+    with replacing(path, overwrite=overwrite) as temporary:
+        writer(volume.as_stored(), temporary)
+
+
+def _read_stored(path: Path, series: str | None) -> Volume:
+    """The volume as the file stores it: own orientation, own number type."""
+    if path.is_dir():
+        return _read_folder(path, series)
+    kind, compressed = sniff(path)
+    if kind == "nifti":
+        return read_nifti(path, compressed=compressed)
+    if kind == "dicom":
+        return read_series(path, series)
+    if kind in ("nrrd", "mha", "gipl"):
+        return read_itk(path, kind)
+    return read_picture(path, kind)
+
+
+def _read_folder(path: Path, series: str | None) -> Volume:
+    if holds_dicom(path):
+        return read_series(path, series)
+    if slice_files(path):
+        return read_stack(path)
+    raise BadFile(
+        path,
+        "is a folder without DICOM files or picture slices",
+        "Name one image file in it; a folder of several scans is opened with attentus.Dataset.open.",
+    )
+
+
+def _whole_numbers(path: Path, volume: Volume) -> np.ndarray:
+    array = volume.array
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise BadFile(path, "has labels that are not finite numbers", "Write the labels again as integers.")
+        rounded = np.rint(array)
+        off = np.abs(array - rounded) > LABEL_TOLERANCE
+        if off.any():
+            example = float(array[off][0])
+            raise BadFile(
+                path,
+                f"is no label map: {off.sum()} voxels hold fractions such as {example:.4g}",
+                "Labels were interpolated, or this is an image in the place of labels; resample labels with"
+                " nearest neighbour, or exchange the files.",
+            )
+        array = rounded
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high > np.iinfo(np.uint16).max:
+        raise BadFile(
+            path,
+            f"is no label map: its values run from {low} to {high}",
+            "Labels are whole numbers from 0 to 65535; check whether image and labels are exchanged.",
+        )
+    return np.ascontiguousarray(array, dtype=np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16)

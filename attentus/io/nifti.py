@@ -1,0 +1,121 @@
+"""NIfTI-1 and NIfTI-2, read and written with nibabel; geometry survives a round trip bit for bit."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from attentus.errors import BadFile, BadInput
+from attentus.io.sniff import broken_gzip
+from attentus.types import Grid, Source, Volume
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_TO_MM = {"meter": 1000.0, "micron": 0.001}
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_XYZ_TO_ZYX = np.eye(4)[[2, 1, 0, 3]]
+
+_GEOMETRY_FIELDS = (
+    *("pixdim", "qform_code", "sform_code", "xyzt_units"),
+    *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
+)
+
+
+def read_nifti(path: Path, *, compressed: bool) -> Volume:
+    """Read a file as stored; channels may lie on the 4th or 5th axis, as RGB, or be absent.
+
+    Returns:
+        Volume with the file's own number type, (C, z, y, x), on the file's own grid, not yet canonical.
+
+    Raises:
+        BadFile: truncated, of an unusable number type or shape, or with an unusable geometry.
+    """
+    import nibabel as nib
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
+    try:
+        with gzip.open(path, "rb") if compressed else path.open("rb") as file:
+            # From the open file, not by name: the name may promise a compression that is not there.
+            kind = nib.Nifti2Image if _is_nifti2(file) else nib.Nifti1Image
+            image = kind.from_stream(file)
+            array = np.asanyarray(image.dataobj)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise broken_gzip(path) from None
+    except ImageFileError:
+        raise BadFile(
+            path, "is the header of a two-file NIfTI or an Analyze image", "Convert the pair to one .nii.gz file."
+        ) from None
+    except (OSError, ValueError, HeaderDataError) as error:
+        raise BadFile(path, f"is damaged NIfTI ({error})", "Copy or convert the file again.") from error
+    try:
+        return _volume(path, array, image)
+    except BadFile:
+        raise
+    except BadInput as error:
+        raise BadFile(path, str(error), "Write the file again with a valid qform or sform.") from None
+
+
+def write_nifti(volume: Volume, path: Path) -> None:
+    """Write a volume on its own grid; qform and sform as the source file had them when it was NIfTI too."""
+    import nibabel as nib
+
+    array = volume.array.transpose(3, 2, 1, 0)
+    array = array[..., 0] if array.shape[-1] == 1 else array
+    affine = _RAS_TO_LPS @ volume.grid.affine @ _XYZ_TO_ZYX
+    image = nib.Nifti1Image(array, affine, dtype=array.dtype)
+    image.set_qform(affine, 1)
+    image.set_sform(affine, 1)
+    image.header.set_xyzt_units("mm")
+    if volume.source and volume.source.format == "nifti" and volume.source.grid == volume.grid:
+        _repeat_geometry(image.header, volume.source.header)
+    nib.save(image, path)
+
+
+def _is_nifti2(file: Any) -> bool:
+    head = file.read(4)
+    file.seek(0)
+    return 540 in (int.from_bytes(head, "little"), int.from_bytes(head, "big"))
+
+
+def _volume(path: Path, array: NDArray[Any], image: Any) -> Volume:
+    channels_last = _channels_last(path, array)
+    unit = image.header.get_xyzt_units()[0]
+    affine = _RAS_TO_LPS @ image.affine @ _XYZ_TO_ZYX
+    affine[:3] *= _TO_MM.get(unit, 1.0)
+    grid = Grid.from_affine(channels_last.shape[2::-1], affine)
+    header = {name: np.array(image.header[name]) for name in _GEOMETRY_FIELDS}
+    return Volume(channels_last.transpose(3, 2, 1, 0), grid, Source(grid, path, "nifti", header))
+
+
+def _channels_last(path: Path, array: NDArray[Any]) -> NDArray[Any]:
+    """(x, y, z, C) from whatever the file holds: 2D to 5D, RGB(A) records, trailing axes of length 1."""
+    if array.dtype.names:
+        array = np.stack([array[name] for name in array.dtype.names], axis=-1)
+    if array.dtype.kind not in "iufb":
+        raise BadFile(path, f"holds numbers of type {array.dtype}", "Save it as integers or floating point.")
+    if array.ndim < 2:
+        raise BadFile(path, f"has {array.ndim} axis", "An image has at least two.")
+    spatial = (*array.shape[:3], 1)[:3] if array.ndim == 2 else array.shape[:3]
+    rest = [n for n in array.shape[3:] if n > 1]
+    if len(rest) > 1:
+        raise BadFile(
+            path,
+            f"has shape {array.shape}: more than one axis beside x, y, z",
+            "Save one file per time point, with channels on the fourth axis.",
+        )
+    return array.reshape(*spatial, *(rest or [1]))
+
+
+def _repeat_geometry(header: Any, fields: Any) -> None:
+    for name, value in fields.items():
+        if name == "pixdim":
+            header[name][:4] = value[:4]
+        else:
+            header[name] = value

@@ -1,0 +1,91 @@
+"""PNG, JPEG, TIFF and BMP: single slices, and folders of numbered slices that make up a volume.
+
+Pictures carry no geometry. They are taken as axial slices seen the radiological way (rows from anterior to posterior,
+columns from the patient's right to the left), 1 mm apart in every direction, until somebody says better.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from attentus.errors import BadFile
+from attentus.io.sniff import PICTURE_ENDINGS, ending
+from attentus.types import Grid, Source, Volume
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+def read_picture(path: Path, kind: str) -> Volume:
+    """One picture as a volume of one slice, (C, 1, y, x); grey has one channel, colour three.
+
+    Raises:
+        BadFile: the picture is damaged.
+    """
+    pixels = _pixels(path)
+    grid = Grid((1, *pixels.shape[1:]), (1.0, 1.0, 1.0))
+    return Volume(pixels[:, None], grid, Source(grid, path, kind))
+
+
+def read_stack(folder: Path) -> Volume:
+    """A folder of pictures of one size as one volume, slices in the order of the numbers in their names.
+
+    Raises:
+        BadFile: no pictures there, or pictures of different sizes.
+    """
+    files = slice_files(folder)
+    if not files:
+        raise BadFile(folder, "holds no pictures", "Name a folder with .png, .jpg, .tif or .bmp slices.")
+    slices = [_pixels(file) for file in files]
+    odd = next((i for i, s in enumerate(slices) if s.shape != slices[0].shape), None)
+    if odd is not None:
+        raise BadFile(
+            files[odd],
+            f"has shape {slices[odd].shape} (channels, y, x) where {files[0].name} has {slices[0].shape}",
+            "Slices of one volume have one size: move pictures of other volumes elsewhere.",
+        )
+    array = np.stack(slices, axis=1)
+    grid = Grid(tuple(array.shape[1:]), (1.0, 1.0, 1.0))
+    return Volume(array, grid, Source(grid, folder, "pictures"))
+
+
+def write_png(volume: Volume, path: Path) -> None:
+    """Write a single slice with one channel of whole numbers (0..65535) as PNG.
+
+    Raises:
+        BadFile: more than one slice or channel, or numbers that PNG cannot hold.
+    """
+    from PIL import Image
+
+    array = volume.array
+    if array.shape[0] != 1 or array.shape[1] != 1 or array.dtype not in (np.uint8, np.uint16):
+        raise BadFile(
+            path,
+            f"PNG holds one slice of uint8 or uint16, not {array.shape} (C, z, y, x) of {array.dtype}",
+            "Write volumes and images as .nii.gz, .nrrd or .mha.",
+        )
+    Image.fromarray(np.ascontiguousarray(array[0, 0])).save(path, format="PNG")
+
+
+def slice_files(folder: Path) -> list[Path]:
+    """The pictures in a folder, ordered by the numbers in their names (slice 2 before slice 10)."""
+    files = [p for p in folder.iterdir() if ending(p) in PICTURE_ENDINGS and not p.name.startswith(".")]
+    return sorted(files, key=lambda p: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", p.name)])
+
+
+def _pixels(path: Path) -> NDArray[Any]:
+    """(C, y, x) in the file's own number type; palettes give their index, 1-bit pictures 0 and 1."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            array = np.asarray(image)
+    except (OSError, UnidentifiedImageError, ValueError) as error:
+        raise BadFile(path, f"is a damaged picture ({error})", "Copy or export the picture again.") from None
+    array = array.astype(np.uint8) if array.dtype == bool else array
+    return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)[:3]

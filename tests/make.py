@@ -1,0 +1,149 @@
+"""Builds what the tests read: grids in every orientation, volumes with a marker, DICOM series, damaged files."""
+
+from __future__ import annotations
+
+import os
+from itertools import permutations, product
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+from attentus.types import AxisMap, Grid, Volume
+
+ORIENTATIONS = [AxisMap(o, f) for o in permutations(range(3)) for f in product((False, True), repeat=3)]
+"""All 48 ways to lay three axes along left-right, front-back and foot-head."""
+
+
+def real_data(*parts: str) -> Path:
+    """A path in the collection of real scans, or a skip that says where it was looked for."""
+    places = [os.environ.get("ATTENTUS_TEST_DATA"), Path(__file__).parents[2] / "shared" / "data"]
+    found = next((Path(p) for p in places if p and Path(p).is_dir()), None)
+    if found is None:
+        pytest.skip("no real scans here: set ATTENTUS_TEST_DATA to a folder that holds them")
+    return found.joinpath(*parts)
+
+
+def rotation(seed: int, largest_degrees: float = 40.0) -> np.ndarray:
+    """A random rotation matrix by at most that angle."""
+    rng = np.random.default_rng(seed)
+    axis = rng.normal(size=3)
+    axis /= np.linalg.norm(axis)
+    angle = np.radians(rng.uniform(0, largest_degrees))
+    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+
+
+def grid(axes: AxisMap | None = None, *, oblique: int | None = None, shape=(5, 6, 7), spacing=(2.5, 0.8, 0.7)) -> Grid:
+    """A grid in a given orientation, turned by a random rotation when `oblique` is its seed."""
+    turned = np.eye(3)[::-1] @ (np.eye(3) if oblique is None else rotation(oblique)).T
+    base = Grid(shape, spacing, (-31.5, 12.25, 140.75), tuple(tuple(map(float, row)) for row in turned))
+    return base.reoriented(axes or AxisMap())
+
+
+def marked(where: Grid, seed: int = 0) -> tuple[Volume, np.ndarray]:
+    """A volume of noise 0..99 with one voxel of 1000, and that voxel's position (L, P, S) mm."""
+    rng = np.random.default_rng(seed)
+    array = rng.integers(0, 100, size=(1, *where.shape)).astype(np.int16)
+    index = tuple(int(rng.integers(n)) for n in where.shape)
+    array[0][index] = 1000
+    return Volume(array, where), where.world(index)
+
+
+def marker_position(volume: Volume) -> np.ndarray:
+    """World position of the brightest voxel, mm."""
+    index = np.unravel_index(int(volume.array[0].argmax()), volume.grid.shape)
+    return volume.grid.world(index)
+
+
+def dicom_series(folder: Path, volume: Volume, *, slope: float = 1.0, intercept: float = 0.0, **tags) -> list[Path]:
+    """Write a volume's slices along its first axis as single-frame MR files with shuffled names and numbers.
+
+    Stored values are `(volume - intercept) / slope`; SliceThickness and InstanceNumber are wrong on purpose.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    order = np.random.default_rng(1).permutation(volume.grid.shape[0])
+    study, series, frame = generate_uid(), tags.pop("SeriesInstanceUID", generate_uid()), generate_uid()
+    files = []
+    for name, k in enumerate(order):
+        ds = _slice(volume, int(k), slope, intercept)
+        ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = study, series, frame
+        ds.InstanceNumber = name
+        ds.SliceThickness = 9.0
+        for tag, value in tags.items():
+            setattr(ds, tag, value)
+        path = folder / f"{name + 1}.dcm"
+        ds.save_as(path, enforce_file_format=True)
+        files.append(path)
+    return files
+
+
+def _slice(volume: Volume, k: int, slope: float, intercept: float) -> FileDataset:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = MRImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    ds.SOPClassUID, ds.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    ds.PatientID, ds.PatientName, ds.Modality, ds.SeriesDescription = "made", "Made^Up", "MR", "made for a test"
+    _placement(ds, volume.grid, k)
+    _pixels(ds, np.rint((volume.array[0, k] - intercept) / slope).astype(np.int16))
+    ds.RescaleSlope, ds.RescaleIntercept = slope, intercept
+    return ds
+
+
+def _placement(ds: Dataset, where: Grid, k: int) -> None:
+    ds.ImagePositionPatient = [_decimal(v) for v in where.world((k, 0, 0))]
+    ds.ImageOrientationPatient = [_decimal(v) for v in (*where.direction[2], *where.direction[1])]
+    ds.PixelSpacing = [_decimal(where.spacing[1]), _decimal(where.spacing[2])]
+
+
+def _pixels(ds: Dataset, array: np.ndarray) -> None:
+    ds.Rows, ds.Columns = array.shape[-2:]
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
+    ds.PixelData = array.tobytes()
+
+
+def enhanced_dicom(path: Path, volume: Volume) -> Path:
+    """Write a volume as one multi-frame object whose frames are in reverse order."""
+    ds = _slice(volume, 0, 1.0, 0.0)
+    for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"):
+        delattr(ds, tag)
+    order = range(volume.grid.shape[0] - 1, -1, -1)
+    ds.PerFrameFunctionalGroupsSequence = []
+    for k in order:
+        place, orientation, group = Dataset(), Dataset(), Dataset()
+        both = Dataset()
+        _placement(both, volume.grid, k)
+        place.ImagePositionPatient = both.ImagePositionPatient
+        orientation.ImageOrientationPatient = both.ImageOrientationPatient
+        group.PlanePositionSequence, group.PlaneOrientationSequence = [place], [orientation]
+        ds.PerFrameFunctionalGroupsSequence.append(group)
+    measures, shared = Dataset(), Dataset()
+    measures.PixelSpacing = both.PixelSpacing
+    shared.PixelMeasuresSequence = [measures]
+    ds.SharedFunctionalGroupsSequence = [shared]
+    ds.NumberOfFrames = volume.grid.shape[0]
+    _pixels(ds, volume.array[0, list(order)].astype(np.int16))
+    ds.save_as(path, enforce_file_format=True)
+    return path
+
+
+def edit_dicom(path: Path, **tags) -> None:
+    """Change tags of a file in place; None deletes the tag."""
+    ds = pydicom.dcmread(path)
+    for tag, value in tags.items():
+        if value is None:
+            delattr(ds, tag)
+        else:
+            setattr(ds, tag, value)
+    ds.save_as(path)
+
+
+def _decimal(value: float) -> str:
+    """At most 16 characters, as DICOM decimal strings must be."""
+    return f"{value:.9f}"[:16]
