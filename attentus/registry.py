@@ -6,10 +6,12 @@ A plug-in package adds a name by declaring an entry point in the group of the ta
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from attentus.errors import UnknownName
+from attentus.errors import BadInput, UnknownName, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,3 +53,29 @@ class Registry(Generic[T]):
 
     def _plugins(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self._group)} if self._group else {}
+
+
+class Factory(Registry[Callable[..., T]]):
+    """A registry of things to build: each entry is called with plain values, its keyword-only arguments are options."""
+
+    def options(self, name: str) -> dict[str, Any]:
+        """The options of an entry and their defaults.
+
+        Raises:
+            UnknownName: no such entry.
+        """
+        parameters = inspect.signature(self.get(name)).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def create(self, name: str, *arguments: Any, **options: Any) -> T:
+        """Build an entry.
+
+        Raises:
+            UnknownName: no such entry.
+            BadInput: an option it does not have; the message suggests the nearest one.
+        """
+        known = self.options(name)
+        for option in options:
+            if option not in known:
+                raise BadInput(f"The {self.kind} '{name}' has no option '{option}'.{did_you_mean(option, known)}")
+        return self.get(name)(*arguments, **options)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from attentus.errors import BadFile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from os import PathLike
 
 HEAD_BYTES = 512
@@ -102,7 +103,7 @@ def _kind(head: bytes) -> str | None:
     return next(starts, None) or next(inside, None)
 
 
-_INSIDE = {
+_INSIDE: dict[str, Callable[[bytes], bool]] = {
     "dicom": lambda head: head[128:132] == b"DICM" or (head[:2] == b"\x08\x00" and head[4:6].isalpha()),
     "nifti": lambda head: 348 in _int32(head) or 540 in _int32(head),  # the header's own size opens the file
     "mha": lambda head: b"ObjectType" in head[:200] or b"NDims" in head[:200],
