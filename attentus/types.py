@@ -224,7 +224,7 @@ class Source:
     path: Path | None = None
     """File, or folder of a DICOM series."""
     format: str = "array"
-    """"nifti", "nrrd", "dicom", "png", ..., or "array"."""
+    """What the file was: "nifti", "nrrd", "dicom", "png", ..., or "array"."""
     header: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """What the writer of the same format needs to repeat the geometry bit for bit; never patient data."""
 

@@ -1,0 +1,184 @@
+"""Score predictions against references: arrays, volumes, files, or whole folders matched by case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from attentus import io
+from attentus.errors import AttentusError, BadInput
+from attentus.io.dicom import holds_dicom
+from attentus.io.sniff import READABLE_ENDINGS, ending, stem
+from attentus.metrics.pair import METRICS, Pair
+from attentus.metrics.rules import DEFAULT, Rules
+from attentus.progress import Progress, Silent, track
+from attentus.types import Grid, Score, Scores, Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from os import PathLike
+
+    from numpy.typing import NDArray
+
+Values = int | tuple[int, ...] | Literal["any"]
+"""Which voxels form a structure: those of one value, of several, or all that are not 0."""
+
+
+def score(
+    prediction: NDArray[Any] | Volume | str | PathLike[str],
+    reference: NDArray[Any] | Volume | str | PathLike[str],
+    *,
+    labels: Mapping[str, Values] | None = None,
+    spacing: Sequence[float] | None = None,
+    rules: Rules | None = None,
+    progress: Progress | None = None,
+) -> Scores:
+    """Measure one prediction, or a folder of them.
+
+    Args:
+        prediction: label array (z, y, x), Volume, file, or folder of files.
+        reference: the same kind of thing; files of two folders are matched by name without ending.
+        labels: structure to label value, e.g. {"liver": 1, "tumour": 2, "kidneys": (3, 4), "everything": "any"}.
+            None scores every value found, named "label 1", "label 2", ...
+        spacing: (z, y, x) mm; needed for arrays, and overrides what pictures cannot say.
+        rules: conventions; `Rules()` unless given.
+        progress: shows the cases of a folder.
+
+    Returns:
+        Scores with one row per case, structure and metric. In a folder, cases without a partner and files that
+        cannot be scored are listed in `failures`, and the rest is scored.
+
+    Raises:
+        BadInput: arrays without spacing, different shapes or grids, two things of different kinds.
+    """
+    rules = rules or DEFAULT
+    if _is_cohort(prediction) and _is_cohort(reference):
+        pairs, failures = match_files(Path(str(prediction)), Path(str(reference)))
+        rows = []
+        for case, files in track(progress or Silent(), "scoring", list(pairs.items())):
+            try:
+                sides = [_as_labels(file, spacing) for file in files]
+                rows += score_volumes(case, sides[0], sides[1], labels, rules)
+            except AttentusError as error:
+                failures[case] = str(error)
+        return Scores(tuple(rows), rules.describe(), failures)
+    name = stem(prediction) if isinstance(prediction, str | Path) else "case"
+    volumes = _as_labels(prediction, spacing), _as_labels(reference, spacing)
+    return Scores(tuple(score_volumes(name, *volumes, labels, rules)), rules.describe())
+
+
+def score_volumes(
+    case: str, prediction: Volume, reference: Volume, labels: Mapping[str, Values] | None, rules: Rules
+) -> list[Score]:
+    """All metrics of all structures of one case.
+
+    Args:
+        case: id for the rows and messages.
+        prediction: labels (1, z, y, x).
+        reference: labels on the same grid.
+        labels: see `score`.
+        rules: conventions.
+
+    Raises:
+        GridMismatch: they lie on different grids; the message prints both.
+    """
+    reference.grid.require_match(prediction.grid, case, "reference", "prediction")
+    found, truth = prediction.array[0], reference.array[0]
+    boxes = [_boxes(found), _boxes(truth)]
+    if labels is None:
+        labels = {f"label {value}": value for value in sorted({*boxes[0], *boxes[1]})}
+    rows = []
+    for structure, values in labels.items():
+        window = _window([box for side in boxes for value, box in side.items() if _belongs(value, values)], truth.shape)
+        pair = Pair(
+            _mask(found[window], values), _mask(truth[window], values), reference.grid.spacing, rules, truth.shape
+        )
+        note = "" if pair.overlap.situation == "usual" else pair.overlap.situation
+        rows += [
+            Score(case, structure, metric, pair.measure(metric), how.unit, note) for metric, how in METRICS.items()
+        ]
+    return rows
+
+
+def match_files(prediction: Path, reference: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
+    """Pair the files of two folders by case id (name without ending).
+
+    Returns:
+        Case id to (prediction, reference), and case id to a message for those without a partner.
+
+    Raises:
+        BadFile: no file has a partner.
+    """
+    sides = [
+        {stem(p): p for p in sorted(folder.iterdir()) if ending(p) in READABLE_ENDINGS and not p.name.startswith(".")}
+        for folder in (prediction, reference)
+    ]
+    pairs = {case: (sides[0][case], sides[1][case]) for case in sides[0].keys() & sides[1].keys()}
+    if not pairs:
+        raise BadFile(
+            prediction,
+            f"holds no file that has a partner of the same name in {reference}",
+            "Files are matched by name without ending: liver_3.nii.gz with liver_3.nrrd.",
+        )
+    alone = dict.fromkeys(sides[1].keys() - sides[0].keys(), f"no prediction of this case in {prediction}")
+    alone |= dict.fromkeys(sides[0].keys() - sides[1].keys(), f"no reference of this case in {reference}")
+    return dict(sorted(pairs.items())), dict(sorted(alone.items()))
+
+
+def _is_cohort(thing: object) -> bool:
+    """A folder of label files; a folder of DICOM files is one volume."""
+    return isinstance(thing, str | Path) and Path(thing).is_dir() and not holds_dicom(Path(thing))
+
+
+def _as_labels(thing: Any, spacing: Sequence[float] | None) -> Volume:
+    if isinstance(thing, Volume):
+        volume = thing.canonical()
+    elif isinstance(thing, str | Path):
+        volume = io.read_labels(thing)
+    else:
+        if spacing is None:
+            raise BadInput("Arrays carry no spacing: pass spacing=(z, y, x) in mm.")
+        return _from_array(np.asarray(thing), spacing)
+    return volume if spacing is None else Volume(volume.array, Grid(volume.grid.shape, _triple(spacing)))
+
+
+def _from_array(array: NDArray[Any], spacing: Sequence[float]) -> Volume:
+    if array.dtype.kind not in "iub":
+        raise BadInput(f"Labels are whole numbers, got an array of {array.dtype}; threshold or round it first.")
+    if array.ndim == 2:
+        return Volume.from_array(array[None].astype(np.uint16), (1.0, *spacing))
+    return Volume.from_array(array.astype(np.uint16), spacing)
+
+
+def _triple(spacing: Sequence[float]) -> tuple[float, float, float]:
+    if len(spacing) != 3:
+        raise BadInput(f"Spacing is three numbers (z, y, x) in mm, got {tuple(spacing)}.")
+    return float(spacing[0]), float(spacing[1]), float(spacing[2])
+
+
+def _boxes(labels: NDArray[Any]) -> dict[int, tuple[slice, ...]]:
+    """Where each value above 0 lies, in one pass over the volume."""
+    from scipy.ndimage import find_objects
+
+    return {value: box for value, box in enumerate(find_objects(labels), start=1) if box is not None}
+
+
+def _window(boxes: list[tuple[slice, ...]], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """Smallest window around all boxes with one voxel to spare, within the volume."""
+    if not boxes:
+        return tuple(slice(0, 1) for _ in shape)
+    return tuple(
+        slice(max(min(box[axis].start for box in boxes) - 1, 0), min(max(box[axis].stop for box in boxes) + 1, size))
+        for axis, size in enumerate(shape)
+    )
+
+
+def _belongs(value: int, values: Values) -> bool:
+    return value in values if isinstance(values, tuple) else values in ("any", value)
+
+
+def _mask(labels: NDArray[Any], values: Values) -> NDArray[np.bool_]:
+    mask: NDArray[np.bool_] = labels > 0 if values == "any" else np.isin(labels, values)
+    return mask
