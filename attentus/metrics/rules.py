@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from attentus.metrics.surface import Border, Percentile
 
-OVERLAPS = ("dice", "iou")
 DISTANCES = ("assd_mm", "masd_mm", "rmsd_mm", "hd_mm", "hd95_mm")
 
 EmptyPolicy = Literal["default", "nnunet", "brats"]
@@ -64,10 +63,9 @@ class Rules:
             missed = float(np.linalg.norm(np.multiply(shape, spacing))) if self.empty == "brats" else math.inf
             return 0.0 if situation == "both_empty" else missed
         if situation == "both_empty":
-            right = math.nan if self.empty == "nnunet" and metric in OVERLAPS else 1.0
-            return {"rvd": 0.0, "ravd": 0.0, "voe": 1 - right}.get(
-                metric, right if metric in (*OVERLAPS, "precision", "recall") else None
-            )
+            right = math.nan if self.empty == "nnunet" else 1.0
+            agreed = {"dice": right, "iou": right, "voe": 1 - right}
+            return {**agreed, "precision": 1.0, "recall": 1.0, "rvd": 0.0, "ravd": 0.0}.get(metric)
         return 0.0 if metric == "precision" and situation == "empty_prediction" else None
 
 

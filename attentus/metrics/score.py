@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from attentus import io
-from attentus.errors import AttentusError, BadInput
+from attentus.errors import AttentusError, BadFile, BadInput
 from attentus.io.dicom import holds_dicom
 from attentus.io.sniff import READABLE_ENDINGS, ending, stem
 from attentus.metrics.pair import METRICS, Pair

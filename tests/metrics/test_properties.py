@@ -113,7 +113,17 @@ NAN, INF = math.nan, math.inf
 DIAGONAL = math.sqrt((3 * 2.0) ** 2 + 4**2 + 5**2)
 
 
-RIGHT = {"dice": 1, "iou": 1, "voe": 0, "precision": 1, "recall": 1, "specificity": 1, "rvd": 0, "ravd": 0}
+RIGHT = {
+    "dice": 1,
+    "iou": 1,
+    "voe": 0,
+    "precision": 1,
+    "recall": 1,
+    "specificity": 1,
+    "rvd": 0,
+    "ravd": 0,
+    "volume_ml": 0,
+}
 FAR = {"assd_mm": INF, "masd_mm": INF, "rmsd_mm": INF, "hd_mm": INF, "hd95_mm": INF}
 WRONG = {"dice": 0, "iou": 0, "voe": 1}
 
