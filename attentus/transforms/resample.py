@@ -1,0 +1,92 @@
+"""Change the number of voxels over the same field of view, exactly and axis by axis.
+
+Interpolation between two grids that share their outer edges is separable: one small matrix per axis says how each new
+sample is mixed from the old ones, spline prefilter, border and blur included. An axis is then one matrix product.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+
+def resample(
+    array: NDArray[np.float32], shape: Sequence[int], *, order: int = 1, anti_alias: float = 0.0
+) -> NDArray[np.float32]:
+    """Resample an image to another number of voxels over the same field of view.
+
+    Args:
+        array: (C, z, y, x) float32.
+        shape: new (z, y, x).
+        order: 1 linear, 3 cubic spline; edges are repeated.
+        anti_alias: Gaussian blur first on axes that get coarser, standard deviation in new voxels.
+
+    Returns:
+        (C, *shape) float32.
+    """
+    growth = [new / old for new, old in zip(shape, array.shape[1:], strict=True)]
+    for axis in np.argsort(growth):  # the axis that shrinks most goes first and makes the rest cheaper
+        if growth[axis] != 1:
+            matrix = axis_matrix(array.shape[1 + axis], shape[axis], order, anti_alias if growth[axis] < 1 else 0.0)
+            array = mix(array, matrix, int(axis))
+    return np.ascontiguousarray(array)
+
+
+def resample_labels(labels: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
+    """The nearest label at every new voxel.
+
+    Args:
+        labels: (..., z, y, x) integers.
+        shape: new (z, y, x).
+    """
+    for axis, (old, new) in enumerate(zip(labels.shape[-3:], shape, strict=True), start=labels.ndim - 3):
+        if old != new:
+            labels = labels.take(_nearest(old, new), axis=axis)
+    return np.ascontiguousarray(labels)
+
+
+def mix(array: NDArray[np.float32], matrix: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Replace the samples along one spatial axis (0 z, 1 y, 2 x) of (C, z, y, x) by mixtures of them.
+
+    Args:
+        array: (C, z, y, x).
+        matrix: (new, old).
+        axis: which.
+    """
+    c, z, y, x = array.shape
+    if axis == 2:
+        return array @ matrix.T
+    if axis == 1:
+        return matrix @ array
+    return (matrix @ array.reshape(c, z, y * x)).reshape(c, len(matrix), y, x)
+
+
+@lru_cache(maxsize=64)
+def axis_matrix(old: int, new: int, order: int, blur: float) -> NDArray[np.float32]:
+    """How each of `new` samples is mixed from `old` ones over the same length: (new, old) float32, rows sum to 1.
+
+    It is what SciPy's spline interpolation does to the unit vectors, so filter, border and order are SciPy's.
+    """
+    from scipy.ndimage import affine_transform, gaussian_filter1d
+
+    unit = np.eye(old)
+    if blur:
+        unit = gaussian_filter1d(unit, blur * old / new, axis=0, mode="nearest")
+    scale = old / new
+    matrix: NDArray[np.float32] = affine_transform(
+        unit, (scale, 1.0), (scale / 2 - 0.5, 0.0), (new, old), order=order, mode="nearest"
+    ).astype(np.float32)
+    matrix.setflags(write=False)
+    return matrix
+
+
+def _nearest(old: int, new: int) -> NDArray[np.intp]:
+    """Index of the old sample whose extent holds the centre of each new one."""
+    return np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.intp), old - 1)
