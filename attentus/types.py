@@ -225,6 +225,8 @@ class Source:
     """File, or folder of a DICOM series."""
     format: str = "array"
     """What the file was: "nifti", "nrrd", "dicom", "png", ..., or "array"."""
+    dtype: str = ""
+    """Number type of the stored values, scale factors applied."""
     header: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """What the writer of the same format needs to repeat the geometry bit for bit; never patient data."""
 

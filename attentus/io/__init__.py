@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,14 +12,14 @@ from attentus.errors import BadFile
 from attentus.io.atomic import replacing
 from attentus.io.dicom import holds_dicom, read_series
 from attentus.io.itk import read_itk, write_itk
-from attentus.io.nifti import read_nifti, write_nifti
+from attentus.io.nifti import nifti_grid, read_nifti, write_nifti
 from attentus.io.picture import read_picture, read_stack, slice_files, write_png
 from attentus.io.sniff import ending, sniff
 
 if TYPE_CHECKING:
     from os import PathLike
 
-    from attentus.types import Volume
+    from attentus.types import Case, Grid, Volume
 
 LABEL_TOLERANCE = 1e-3
 """How far a stored label may be from a whole number; scale factors in headers turn 1 into 0.99999997."""
@@ -58,8 +59,6 @@ def read_labels(path: str | PathLike[str]) -> Volume:
     volume = _read_stored(path, None).canonical()
     if volume.source is not None and volume.source.format == "jpeg":
         raise BadFile(path, "is a JPEG, which smears labels at every edge", "Export the labels again as PNG or NIfTI.")
-    if volume.channels > 1 and (volume.array == volume.array[:1]).all():
-        volume = volume.like(volume.array[:1])  # a grey mask saved as RGB
     if volume.channels != 1:
         raise BadFile(
             path,
@@ -67,6 +66,35 @@ def read_labels(path: str | PathLike[str]) -> Volume:
             "Give labels as one integer per voxel; overlapping structures need one file each.",
         )
     return volume.like(_whole_numbers(path, volume))
+
+
+def read_grid(path: str | PathLike[str]) -> Grid:
+    """The canonical grid of an image, for NIfTI from the header alone.
+
+    Raises:
+        BadFile: as `read`.
+    """
+    path = Path(path)
+    if path.is_file():
+        kind, compressed = sniff(path)
+        if kind == "nifti":
+            return nifti_grid(path, compressed=compressed).canonical()[1]
+    return read(path).grid
+
+
+def read_case(case: Case) -> Volume:
+    """All channels of a case as one volume, in the order of `Case.images`.
+
+    Raises:
+        BadFile: as `read`; also a case without an image.
+        GridMismatch: channels in separate files lie on different grids.
+    """
+    if not case.images:
+        raise BadFile(case.label or case.id, f"case {case.id} has labels but no image", "Add the image or remove it.")
+    volumes = [read(path) for path in case.images]
+    for path, volume in zip(case.images[1:], volumes[1:], strict=True):
+        volumes[0].grid.require_match(volume.grid, case.id, case.images[0].name, path.name)
+    return volumes[0].like(np.concatenate([volume.array for volume in volumes]))
 
 
 def write(volume: Volume, path: str | PathLike[str], *, overwrite: bool = False) -> None:
@@ -89,8 +117,11 @@ def write(volume: Volume, path: str | PathLike[str], *, overwrite: bool = False)
 
 def _read_stored(path: Path, series: str | None) -> Volume:
     """The volume as the file stores it: own orientation, own number type."""
-    if path.is_dir():
-        return _read_folder(path, series)
+    volume = _read_folder(path, series) if path.is_dir() else _read_file(path, series)
+    return replace(volume, source=replace(volume.source, dtype=str(volume.array.dtype)))  # type: ignore[type-var]
+
+
+def _read_file(path: Path, series: str | None) -> Volume:
     kind, compressed = sniff(path)
     if kind == "nifti":
         return read_nifti(path, compressed=compressed)

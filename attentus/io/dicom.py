@@ -122,7 +122,7 @@ def read_series(path: Path, series: str | None = None) -> Volume:
     for k, frame, pixels in _pixels(frames):
         array[0, k] = pixels * np.float32(frame.slope) + np.float32(frame.intercept)
     header = {"series_uid": chosen.uid, "modality": chosen.modality}
-    return Volume(array, grid, Source(grid, path, "dicom", header))
+    return Volume(array, grid, Source(grid, path, "dicom", header=header))
 
 
 def holds_dicom(folder: Path) -> bool:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attentus.errors import BadFile, BadInput
+from attentus.errors import AttentusError, BadFile, BadInput
 from attentus.io.sniff import broken_gzip
 from attentus.types import Grid, Source, Volume
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -36,6 +38,19 @@ def read_nifti(path: Path, *, compressed: bool) -> Volume:
     Raises:
         BadFile: truncated, of an unusable number type or shape, or with an unusable geometry.
     """
+    with _opened(path, compressed) as image:
+        return _volume(path, np.asanyarray(image.dataobj), image)
+
+
+def nifti_grid(path: Path, *, compressed: bool) -> Grid:
+    """The grid as stored, from the header alone."""
+    with _opened(path, compressed) as image:
+        return _grid(path, (*image.shape, 1, 1)[:3], image)
+
+
+@contextmanager
+def _opened(path: Path, compressed: bool) -> Iterator[Any]:  # noqa: FBT001
+    """The image with its header read and its voxels not yet; what goes wrong inside names the file."""
     import nibabel as nib
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
@@ -43,9 +58,9 @@ def read_nifti(path: Path, *, compressed: bool) -> Volume:
     try:
         with gzip.open(path, "rb") if compressed else path.open("rb") as file:
             # From the open file, not by name: the name may promise a compression that is not there.
-            kind = nib.Nifti2Image if _is_nifti2(file) else nib.Nifti1Image
-            image = kind.from_stream(file)
-            array = np.asanyarray(image.dataobj)
+            yield (nib.Nifti2Image if _is_nifti2(file) else nib.Nifti1Image).from_stream(file)
+    except AttentusError:
+        raise
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise broken_gzip(path) from None
     except ImageFileError:
@@ -54,12 +69,6 @@ def read_nifti(path: Path, *, compressed: bool) -> Volume:
         ) from None
     except (OSError, ValueError, HeaderDataError) as error:
         raise BadFile(path, f"is damaged NIfTI ({error})", "Copy or convert the file again.") from error
-    try:
-        return _volume(path, array, image)
-    except BadFile:
-        raise
-    except BadInput as error:
-        raise BadFile(path, str(error), "Write the file again with a valid qform or sform.") from None
 
 
 def write_nifti(volume: Volume, path: Path) -> None:
@@ -86,12 +95,18 @@ def _is_nifti2(file: Any) -> bool:
 
 def _volume(path: Path, array: NDArray[Any], image: Any) -> Volume:
     channels_last = _channels_last(path, array)
-    unit = image.header.get_xyzt_units()[0]
-    affine = _RAS_TO_LPS @ image.affine @ _XYZ_TO_ZYX
-    affine[:3] *= _TO_MM.get(unit, 1.0)
-    grid = Grid.from_affine(channels_last.shape[2::-1], affine)
+    grid = _grid(path, channels_last.shape[:3], image)
     header = {name: np.array(image.header[name]) for name in _GEOMETRY_FIELDS}
-    return Volume(channels_last.transpose(3, 2, 1, 0), grid, Source(grid, path, "nifti", header))
+    return Volume(channels_last.transpose(3, 2, 1, 0), grid, Source(grid, path, "nifti", header=header))
+
+
+def _grid(path: Path, shape: Sequence[int], image: Any) -> Grid:
+    affine = _RAS_TO_LPS @ image.affine @ _XYZ_TO_ZYX
+    affine[:3] *= _TO_MM.get(image.header.get_xyzt_units()[0], 1.0)
+    try:
+        return Grid.from_affine(shape[::-1], affine)
+    except BadInput as error:
+        raise BadFile(path, str(error), "Write the file again with a valid qform or sform.") from None
 
 
 def _channels_last(path: Path, array: NDArray[Any]) -> NDArray[Any]:

@@ -79,7 +79,10 @@ def slice_files(folder: Path) -> list[Path]:
 
 
 def _pixels(path: Path) -> NDArray[Any]:
-    """(C, y, x) in the file's own number type; palettes give their index, 1-bit pictures 0 and 1."""
+    """(C, y, x) in the file's own number type.
+
+    Palettes give their index, 1-bit pictures 0 and 1, RGB without colour one channel; transparency is dropped.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -88,4 +91,7 @@ def _pixels(path: Path) -> NDArray[Any]:
     except (OSError, UnidentifiedImageError, ValueError) as error:
         raise BadFile(path, f"is a damaged picture ({error})", "Copy or export the picture again.") from None
     array = array.astype(np.uint8) if array.dtype == bool else array
-    return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)[:3]
+    if array.ndim == 2:
+        return array[None]
+    colours = np.moveaxis(array, -1, 0)[:3]
+    return colours[:1] if (colours == colours[:1]).all() else colours  # grey saved as RGB is grey

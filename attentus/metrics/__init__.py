@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attentus.metrics.pair import METRICS, Pair
 from attentus.metrics.rules import Rules
-from attentus.metrics.score import score
+from attentus.metrics.scoring import score
 from attentus.metrics.summary import Summary, summarise, to_csv, to_json
 
 if TYPE_CHECKING:

@@ -195,7 +195,7 @@ def _foreground(array: NDArray[Any], threshold: float | None) -> tuple[tuple[int
     shape: Sequence[int] = array.shape[1:]
     if threshold is None:
         return (0, 0, 0), tuple(shape)  # type: ignore[return-value]
-    above: NDArray[np.bool_] = (array > threshold).any(axis=0)
+    above = np.logical_or.reduce(array > threshold)
     if not above.any():
         return (0, 0, 0), tuple(shape)  # type: ignore[return-value]
     start, stop = [], []

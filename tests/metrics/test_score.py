@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from attentus import io
-from attentus.errors import BadFile, BadInput, GridMismatch
+from attentus.errors import BadInput, GridMismatch
 from attentus.metrics import METRICS, Rules, score, summarise, to_csv, to_json
 from attentus.metrics.summary import detections, from_json
 from attentus.types import Grid, Score, Scores, Volume
@@ -125,7 +125,7 @@ def test_a_folder_is_scored_to_the_end_and_failures_are_named(tmp_path, labels):
 def test_folders_without_a_common_case_are_refused(tmp_path, labels):
     io.write(Volume.from_array(labels), tmp_path / "p" / "a.nii.gz")
     io.write(Volume.from_array(labels), tmp_path / "r" / "b.nii.gz")
-    with pytest.raises(BadFile, match="no file that has a partner"):
+    with pytest.raises(BadInput, match="has a reference of the same name"):
         score(tmp_path / "p", tmp_path / "r")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from attentus import io
-from attentus.errors import AttentusError, BadFile, BadInput
+from attentus.errors import AttentusError, BadInput
 from attentus.io.dicom import holds_dicom
 from attentus.io.sniff import READABLE_ENDINGS, ending, stem
 from attentus.metrics.pair import METRICS, Pair
@@ -55,15 +56,9 @@ def score(
     """
     rules = rules or DEFAULT
     if _is_cohort(prediction) and _is_cohort(reference):
-        pairs, failures = match_files(Path(str(prediction)), Path(str(reference)))
-        rows = []
-        for case, files in track(progress or Silent(), "scoring", list(pairs.items())):
-            try:
-                sides = [_as_labels(file, spacing) for file in files]
-                rows += score_volumes(case, sides[0], sides[1], labels, rules)
-            except AttentusError as error:
-                failures[case] = str(error)
-        return Scores(tuple(rows), rules.describe(), failures)
+        pairs, alone = match_files(label_files(Path(str(prediction))), label_files(Path(str(reference))))
+        scores = score_files(pairs, labels, rules, spacing=spacing, progress=progress)
+        return replace(scores, failures={**alone, **scores.failures})
     name = stem(prediction) if isinstance(prediction, str | Path) else "case"
     volumes = _as_labels(prediction, spacing), _as_labels(reference, spacing)
     return Scores(tuple(score_volumes(name, *volumes, labels, rules)), rules.describe())
@@ -102,29 +97,63 @@ def score_volumes(
     return rows
 
 
-def match_files(prediction: Path, reference: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
-    """Pair the files of two folders by case id (name without ending).
+def score_files(
+    pairs: Mapping[str, tuple[Path, Path]],
+    labels: Mapping[str, Values] | None,
+    rules: Rules,
+    *,
+    spacing: Sequence[float] | None = None,
+    progress: Progress | None = None,
+) -> Scores:
+    """Score files case by case.
+
+    Args:
+        pairs: case id to prediction and reference.
+        labels: see `score`.
+        rules: conventions.
+        spacing: see `score`.
+        progress: shows the cases.
+
+    Returns:
+        Scores; cases that cannot be read or compared are in `failures`.
+    """
+    rows: list[Score] = []
+    failures: dict[str, str] = {}
+    for case, files in track(progress or Silent(), "scoring", list(pairs.items())):
+        try:
+            prediction, reference = (_as_labels(file, spacing) for file in files)
+            rows += score_volumes(case, prediction, reference, labels, rules)
+        except AttentusError as error:
+            failures[case] = str(error)
+    return Scores(tuple(rows), rules.describe(), failures)
+
+
+def match_files(
+    predictions: Mapping[str, Path], references: Mapping[str, Path]
+) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
+    """Pair files by case id.
 
     Returns:
         Case id to (prediction, reference), and case id to a message for those without a partner.
 
     Raises:
-        BadFile: no file has a partner.
+        BadInput: no file has a partner.
     """
-    sides = [
-        {stem(p): p for p in sorted(folder.iterdir()) if ending(p) in READABLE_ENDINGS and not p.name.startswith(".")}
-        for folder in (prediction, reference)
-    ]
-    pairs = {case: (sides[0][case], sides[1][case]) for case in sides[0].keys() & sides[1].keys()}
+    pairs = {case: (predictions[case], references[case]) for case in predictions.keys() & references.keys()}
     if not pairs:
-        raise BadFile(
-            prediction,
-            f"holds no file that has a partner of the same name in {reference}",
-            "Files are matched by name without ending: liver_3.nii.gz with liver_3.nrrd.",
+        raise BadInput(
+            f"None of {len(predictions)} prediction(s) has a reference of the same name among {len(references)}.\n"
+            "  Files are matched by name without ending: liver_3.nii.gz with liver_3.nrrd."
         )
-    alone = dict.fromkeys(sides[1].keys() - sides[0].keys(), f"no prediction of this case in {prediction}")
-    alone |= dict.fromkeys(sides[0].keys() - sides[1].keys(), f"no reference of this case in {reference}")
+    alone = dict.fromkeys(references.keys() - predictions.keys(), "there is no prediction of this case")
+    alone |= dict.fromkeys(predictions.keys() - references.keys(), "there is no reference of this case")
     return dict(sorted(pairs.items())), dict(sorted(alone.items()))
+
+
+def label_files(folder: Path) -> dict[str, Path]:
+    """Case id (name without ending) to file, for every image file in a folder."""
+    files = (p for p in sorted(folder.iterdir()) if ending(p) in READABLE_ENDINGS and not p.name.startswith("."))
+    return {stem(path): path for path in files}
 
 
 def _is_cohort(thing: object) -> bool:

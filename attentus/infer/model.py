@@ -1,0 +1,203 @@
+"""A trained model: one folder that holds everything needed to segment a scan.
+
+recipe.yaml           the resolved recipe: labels, channels, preparation, net, windows
+weights.safetensors   the best weights
+last.safetensors      the last state of the training, from which it can go on (optional)
+card.md               what it is and how it was made, for people
+scores.json           how it did on the cases held back (optional)
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from attentus import io, nets
+from attentus.errors import BadFile, BadInput
+from attentus.infer.sliding import Window, sliding_window
+from attentus.io.atomic import replacing, write_text
+from attentus.progress import Progress, Silent
+from attentus.recipes import Recipe, dump
+from attentus.transforms.prepare import prepare
+from attentus.types import Case, Prediction, Volume
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+WEIGHTS = {"best": "weights.safetensors", "last": "last.safetensors"}
+NET_PREFIX = "net."
+"""Weights of the net carry this prefix in a training state, which holds more than them."""
+
+
+@dataclass(eq=False)
+class Model:
+    """A net with its recipe."""
+
+    recipe: Recipe
+    """Resolved: labels, channels and spacing are written out."""
+    net: nn.Module
+    folder: Path | None = None
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | PathLike[str],
+        *,
+        weights: Literal["best", "last"] = "best",
+        device: str | torch.device | None = None,
+    ) -> Model:
+        """Load a model folder.
+
+        Args:
+            folder: as `fit` or `save` wrote it.
+            weights: "best" on validation, or "last".
+            device: where to run; None takes a GPU if there is one.
+
+        Raises:
+            BadFile: not a model folder, or damaged weights.
+            RecipeError: its recipe is from a version this one cannot read.
+        """
+        folder = Path(folder)
+        if not (folder / "recipe.yaml").is_file():
+            raise BadFile(folder, "is no model folder (it has no recipe.yaml)", "Name the folder that training wrote.")
+        recipe = Recipe.load(folder / "recipe.yaml")
+        net = create_net(recipe)
+        _load_weights(net, folder / WEIGHTS[weights])
+        return cls(recipe, net.to(device or default_device()).eval(), folder)
+
+    def save(self, folder: str | PathLike[str]) -> None:
+        """Write recipe and weights; other files in the folder are left alone."""
+        write_text(Path(folder) / "recipe.yaml", dump(self.recipe))
+        save_weights(self.net, Path(folder) / WEIGHTS["best"])
+
+    @property
+    def names(self) -> dict[str, int]:
+        """Structure to the integer it has in label files."""
+        return {structure.name: structure.value for structure in self.recipe.labels}
+
+    @property
+    def window(self) -> Window:
+        """How this model walks over a scan."""
+        return window_of(self.recipe)
+
+    def predict(
+        self,
+        scan: Volume | Case | str | PathLike[str],
+        *,
+        probabilities: bool = False,
+        attention: bool = False,
+        progress: Progress | None = None,
+    ) -> Prediction:
+        """Segment one scan.
+
+        Args:
+            scan: volume, case, file, or folder of a DICOM series.
+            probabilities: keep the softmax probabilities, background first.
+            attention: keep the attention coefficients of every gate.
+            progress: shows the windows.
+
+        Returns:
+            Labels, and what else was asked for, on the scan's own grid.
+
+        Raises:
+            BadInput: the scan cannot be read, has other channels than the model, or holds NaN.
+        """
+        volume = _volume(scan).canonical()
+        if volume.channels != len(self.recipe.channels):
+            name = f"{volume.source.path}: " if volume.source and volume.source.path else ""
+            raise BadInput(
+                f"{name}the image has {volume.channels} channel(s); this model takes {len(self.recipe.channels)}"
+                f" ({', '.join(self.recipe.channels)}), in this order."
+            )
+        started = time.perf_counter()
+        prepared = prepare(volume, self.recipe.prepare)
+        windows = len(self.window.starts(prepared.grid.shape))
+        with (progress or Silent()).task("predicting", windows) as task:
+            maps = sliding_window(
+                self.net,
+                prepared.array,
+                self.window,
+                dims=self.recipe.net.dims,
+                device=next(self.net.parameters()).device,
+                attention=attention,
+                task=task,
+            )
+        logits = maps.pop("logits")
+        labels = self._values()[prepared.restore_labels(logits)]
+        return Prediction(
+            labels=volume.like(labels[None]),
+            names=self.names,
+            probabilities=volume.like(prepared.restore_probabilities(logits)) if probabilities else None,
+            attention={name: volume.like(prepared.restore_maps(alpha)) for name, alpha in maps.items()},
+            model=self.recipe.name,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _values(self) -> NDArray[np.unsignedinteger]:
+        """Class number to stored label value."""
+        values = [0, *self.names.values()]
+        return np.array(values, np.uint8 if max(values) < 256 else np.uint16)
+
+
+def create_net(recipe: Recipe) -> nn.Module:
+    """The net of a resolved recipe, freshly initialised.
+
+    Raises:
+        UnknownName, BadInput: no such net or option.
+    """
+    how = recipe.net
+    return nets.create(how.name, how.dims, len(recipe.channels), 1 + len(recipe.labels), **how.options)
+
+
+def window_of(recipe: Recipe) -> Window:
+    """The window a recipe trains and predicts with, (z, y, x)."""
+    patch = recipe.train.patch
+    z, y, x = patch if len(patch) == 3 else (1, *patch)
+    return Window((z, y, x), recipe.infer.overlap, recipe.infer.blend, recipe.infer.batch)
+
+
+def default_device() -> str:
+    """The GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def save_weights(net: nn.Module, path: Path) -> None:
+    """Write a net's weights as safetensors."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+
+
+def _load_weights(net: nn.Module, path: Path) -> None:
+    if not path.is_file():
+        raise BadFile(
+            path, "does not exist", "The training has not come to its first validation, or the file was lost."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            whole = any(name.startswith(NET_PREFIX) for name in file.keys())  # noqa: SIM118 - not a dict
+        tensors = load_file(path)
+        if whole:
+            tensors = {k.removeprefix(NET_PREFIX): v for k, v in tensors.items() if k.startswith(NET_PREFIX)}
+        net.load_state_dict(tensors)
+    except (SafetensorError, OSError) as error:
+        raise BadFile(path, f"is damaged ({error})", "Copy it again, or train again.") from None
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BadFile(path, f"does not fit the net of recipe.yaml ({reason})", "Keep both files of one run.") from None
+
+
+def _volume(scan: Volume | Case | str | PathLike[str]) -> Volume:
+    if isinstance(scan, Volume):
+        return scan
+    return io.read_case(scan) if isinstance(scan, Case) else io.read(scan)

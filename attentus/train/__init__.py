@@ -1,0 +1,5 @@
+"""Training: ends with a Model."""
+
+from attentus.train.fitting import fit
+
+__all__ = ["fit"]

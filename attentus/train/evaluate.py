@@ -1,0 +1,99 @@
+"""The end of a training: the held-back cases predicted on their own grids, scored, and written down for people."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from attentus import io
+from attentus.data.resolve import class_table, to_classes
+from attentus.errors import AttentusError
+from attentus.io.atomic import write_text
+from attentus.metrics import Rules, summarise, to_csv, to_json
+from attentus.metrics.scoring import score_volumes
+from attentus.progress import Progress, Silent, track
+from attentus.train.environment import environment
+from attentus.types import Score, Scores, Volume
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from attentus.data.dataset import Dataset
+    from attentus.infer.model import Model
+    from attentus.recipes import Recipe
+    from attentus.types import Case
+
+
+def evaluate(model: Model, dataset: Dataset, folder: Path, progress: Progress | None = None) -> Scores:
+    """Predict and score every case of a dataset.
+
+    Writes `validation/CASE.nii.gz`, scores.json and scores.csv into the folder; a case that fails is listed in the
+    scores and does not stop the others.
+
+    Args:
+        model: whose labels the dataset has, by name.
+        dataset: labelled cases the model has not seen.
+        folder: where the results go.
+        progress: shows the cases.
+    """
+    rules = Rules()
+    rows: list[Score] = []
+    failures: dict[str, str] = {}
+    for case in track(progress or Silent(), "evaluating", list(dataset.labelled)):
+        try:
+            prediction = model.predict(case)
+            io.write(prediction.labels, folder / "validation" / f"{case.id}.nii.gz", overwrite=True)
+            truth = reference(case, dataset, model.recipe)
+            rows += score_volumes(case.id, prediction.labels, truth, model.names, rules)
+        except AttentusError as error:
+            failures[case.id] = str(error)
+    scores = Scores(tuple(rows), rules.describe(), failures)
+    write_text(folder / "scores.json", to_json(scores, model=model.recipe.name))
+    write_text(folder / "scores.csv", to_csv(scores))
+    return scores
+
+
+def reference(case: Case, dataset: Dataset, recipe: Recipe) -> Volume:
+    """The labels of a case in the values of a recipe: parts merged, what is not segmented left out.
+
+    Raises:
+        BadInput: the labels cannot be read or hold values the dataset does not name.
+    """
+    labels = io.read_labels(case.label)  # type: ignore[arg-type]
+    table = class_table(recipe.labels, dataset.labels)
+    classes = to_classes(labels.array, table, dataset.labels)
+    merged = labels.array * 0
+    for number, structure in enumerate(recipe.labels, start=1):
+        merged[classes == number] = structure.value
+    return labels.like(merged)
+
+
+def write_card(folder: Path, recipe: Recipe, scores: Scores, facts: dict[str, str]) -> None:
+    """Write card.md and environment.json: what the model is, how it was made, how well it does, what it is not."""
+    table = ["| structure | metric | mean | SD | median | n |", "|---|---|---|---|---|---|"]
+    table += [
+        f"| {s.structure} | {s.metric} | {s.mean:.4f} | {s.sd:.4f} | {s.median:.4f} | {s.n} |"
+        for s in summarise(scores)
+        if s.metric in ("dice", "hd95_mm", "assd_mm")
+    ]
+    structures = ", ".join(f"{structure.name} ({structure.value})" for structure in recipe.labels)
+    lines = [
+        f"# {recipe.name}",
+        "",
+        recipe.about,
+        "",
+        f"- Segments: {structures}",
+        f"- Takes: {', '.join(recipe.channels)}",
+        f"- Net: {recipe.net.name}, {recipe.net.dims}D, options {recipe.net.options or 'default'}",
+        *(f"- {name}: {value}" for name, value in facts.items()),
+        "",
+        "## On cases held back",
+        "",
+        *table,
+        "",
+        "A research model: not a medical device, not for diagnosis. It has seen only the data it was trained on;",
+        "test it on scans of your own site, scanner and protocol before you rely on it.",
+        "",
+    ]
+    write_text(folder / "card.md", "\n".join(lines))
+    write_text(folder / "environment.json", json.dumps(environment(), indent=1))
