@@ -32,7 +32,10 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
     temporary = target.with_name(f".{uuid4().hex[:8]}.part.{target.name}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        usual = temporary.stat().st_mode  # some writers make private files; results are as open as the user's others
         yield temporary
+        temporary.chmod(usual)
         temporary.replace(target)
     except OSError as error:
         raise unwritable(target, error) from error

@@ -43,7 +43,7 @@ def score(
         reference: the same kind of thing; files of two folders are matched by name without ending.
         labels: structure to label value, e.g. {"liver": 1, "tumour": 2, "kidneys": (3, 4), "everything": "any"}.
             None scores every value found, named "label 1", "label 2", ...
-        spacing: (z, y, x) mm; needed for arrays, and overrides what pictures cannot say.
+        spacing: (z, y, x) mm; needed for arrays, possible for pictures, which cannot say it themselves.
         rules: conventions; `Rules()` unless given.
         progress: shows the cases of a folder.
 
@@ -170,7 +170,11 @@ def _as_labels(thing: Any, spacing: Sequence[float] | None) -> Volume:
         if spacing is None:
             raise BadInput("Arrays carry no spacing: pass spacing=(z, y, x) in mm.")
         return _from_array(np.asarray(thing), spacing)
-    return volume if spacing is None else Volume(volume.array, Grid(volume.grid.shape, _triple(spacing)))
+    if spacing is None:
+        return volume
+    if volume.source is None or volume.source.format not in ("pictures", "png", "jpeg", "tiff", "bmp"):
+        raise BadInput("spacing can only be given for arrays and pictures; this image says its own.")
+    return Volume(volume.array, Grid(volume.grid.shape, _triple(spacing)))
 
 
 def _from_array(array: NDArray[Any], spacing: Sequence[float]) -> Volume:

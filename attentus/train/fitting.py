@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from attentus.data.dataset import Dataset
 
-PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 CACHE = ".attentus-cache"
 """Prepared cases lie in this folder beside the run, shared by all runs there."""
 
@@ -66,7 +66,7 @@ def fit(
     """
     folder, progress = Path(out), progress or Silent()
     resolved = resolve(recipe, dataset)
-    _check_patch(resolved)
+    check_buildable(resolved)
     _continue_or_begin(folder, resolved)
     learn, hold = dataset.split(resolved.split.folds, resolved.split.fold, resolved.split.seed)
     ready, failures = prepare_cases(dataset, resolved, Path(cache or folder.parent / CACHE), progress)
@@ -133,19 +133,29 @@ def _train(
         log.close()
 
 
-def _check_patch(recipe: Recipe) -> None:
-    """Build the net once without memory, so that a wrong name, option or patch ends here and not after preparing."""
+def check_buildable(recipe: Recipe) -> int:
+    """Build net and loss once without memory, so that a wrong name, option or patch ends here and not after preparing.
+
+    Returns:
+        Number of parameters; labels and channels not yet resolved count as one.
+
+    Raises:
+        UnknownName, BadInput: no such net, loss or option.
+        RecipeError: a patch the net cannot halve as often as it needs to.
+    """
+    channels, classes = max(len(recipe.channels), 1), 1 + max(len(recipe.labels), 1)
+    how = recipe.net
     with torch.device("meta"):
-        net = create_net(recipe)
+        net = nets.create(how.name, how.dims, channels, classes, **how.options)
         losses.create(recipe.loss.name, **recipe.loss.options)
     multiple = getattr(net, "multiple", 1)
-    wrong = [n for n in recipe.train.patch if n % multiple]
-    if wrong:
+    if any(n % multiple for n in recipe.train.patch):
         fitting = [-(-n // multiple) * multiple for n in recipe.train.patch]
         raise RecipeError(
-            f"train.patch: the net '{recipe.net.name}' halves its input until sides must be multiples of {multiple};"
+            f"train.patch: the net '{how.name}' halves its input until sides must be multiples of {multiple};"
             f" {list(recipe.train.patch)} is not. Take {fitting}."
         )
+    return sum(p.numel() for p in net.parameters())
 
 
 def _continue_or_begin(folder: Path, recipe: Recipe) -> None:

@@ -17,10 +17,10 @@ def factor(done: float, how: Schedule) -> float:
         how: the recipe's `train.schedule`.
 
     Returns:
-        0..1; during the warm-up it rises from 0 in proportion.
+        0..1; during the warm-up it rises in proportion, from 0.01 so that no step is lost.
     """
     if done < how.warm_up:
-        return done / how.warm_up
+        return max(done / how.warm_up, 0.01)
     rest = (done - how.warm_up) / (1 - how.warm_up) if how.warm_up < 1 else 0.0
     if how.name == "cosine":
         return 0.5 * (1 + math.cos(math.pi * rest))

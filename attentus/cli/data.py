@@ -1,0 +1,130 @@
+"""attentus data check | show | phantom."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from attentus.cli.options import Data, Json, Overwrite
+from attentus.cli.show import print_json, progress, table
+
+if TYPE_CHECKING:
+    from attentus.data import Dataset, Finding
+
+app = typer.Typer(no_args_is_help=True, help="Look at datasets, check them, make synthetic ones.")
+
+
+@app.command(epilog="Example: attentus data check Task04_Hippocampus")
+def check(data: Data, json: Json = False) -> None:
+    """Find what is wrong with a dataset and say what to do about it.
+
+    Missing, empty, damaged files; shape or geometry mismatch; unknown or fractional labels; NaN; empty masks;
+    duplicates. Nothing is changed. Exit code 1 if a case cannot be used.
+    """
+    from attentus.data import Dataset
+
+    dataset = Dataset.open(data)
+    findings = dataset.check(progress())
+    if json:
+        print_json({**_facts(dataset), "findings": [asdict(finding) for finding in findings]})
+    else:
+        _show_findings(dataset, findings)
+    raise typer.Exit(1 if any(finding.severity == "error" for finding in findings) else 0)
+
+
+@app.command(epilog="Example: attentus data show Task04_Hippocampus --picture sheet.png")
+def show(
+    data: Data,
+    picture: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG) of the cases here.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Cases on the contact sheet and in the table, at most.")] = 40,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Print what a dataset holds, and draw a contact sheet of its cases with their labels."""
+    from attentus.report.sheet import contact_sheet, describe_case
+
+    from attentus.data import Dataset
+
+    dataset = Dataset.open(data)
+    rows = [describe_case(case, dataset) for case in list(dataset)[:limit]]
+    if picture:
+        contact_sheet(dataset, picture, limit=limit, overwrite=overwrite, progress=progress())
+    if json:
+        print_json({**_facts(dataset), "cases": rows, "picture": str(picture) if picture else None})
+        return
+    facts = _facts(dataset)
+    print(f"{facts['name']}: {facts['cases']} cases, {facts['labelled']} labelled, {facts['subjects']} subjects")
+    print(f"channels: {', '.join(dataset.channels)}")
+    print(f"labels:   {', '.join(f'{value} {name}' for name, value in dataset.labels.items())}")
+    columns = list(rows[0]) if rows else []
+    table(columns, [[_cell(row[column]) for column in columns] for row in rows])
+    if len(dataset) > limit:
+        print(f"... and {len(dataset) - limit} more (--limit)")
+    if picture:
+        print(f"contact sheet: {picture}")
+
+
+@app.command(epilog="Example: attentus data phantom phantom/ --cases 12 --seed 0")
+def phantom(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make; must be empty or new.")],
+    cases: Annotated[int, typer.Option(min=1, help="How many.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the anatomy.")] = 0,
+    kind: Annotated[
+        Literal["abdomen", "brain"], typer.Option(help="CT of the abdomen, or MRI of the brain.")
+    ] = "abdomen",
+    coarse: Annotated[float, typer.Option(min=1.0, help="Factor on the voxel size: 3 is small and quick.")] = 1.0,
+    json: Json = False,
+) -> None:
+    """Make synthetic scans in MSD layout: abdominal CT with organs and liver tumours, or brain MRI with a glioma."""
+    from attentus.data.phantom import write_dataset
+
+    write_dataset(out, cases, seed=seed, kind=kind, coarse=coarse, progress=progress())
+    if json:
+        print_json({"folder": str(out), "kind": kind, "cases": cases, "seed": seed})
+    else:
+        print(f"{cases} {kind} phantom(s) in {out}. Look at them: attentus data show {out} --picture sheet.png")
+
+
+def _facts(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "layout": dataset.layout,
+        "cases": len(dataset),
+        "labelled": len(dataset.labelled),
+        "subjects": len({case.subject for case in dataset}),
+        "labels": dict(dataset.labels),
+    }
+
+
+def _show_findings(dataset: Dataset, findings: list[Finding]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(soft_wrap=True, highlight=False)
+    colours = {"error": "bold red", "warning": "yellow", "note": "dim"}
+    for finding in findings:
+        console.print(
+            Text.assemble(
+                (f"{finding.severity:<8}", colours[finding.severity]),
+                (f"{finding.case}: ", "bold"),
+                f"{finding.problem}\n        {finding.path}\n        ",
+                (finding.fix, "green"),
+            )
+        )
+    counts = [sum(f.severity == severity for f in findings) for severity in colours]
+    broken = len({f.case for f in findings if f.severity == "error"})
+    print(
+        f"{len(dataset)} cases, {len(dataset.labelled)} labelled: {counts[0]} error(s) in {broken} case(s),"
+        f" {counts[1]} warning(s), {counts[2]} note(s)"
+    )
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return " × ".join(_cell(v) for v in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_cell(v)}" for k, v in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,191 @@
+"""What commands share in showing things: errors and progress on stderr, tables and JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from attentus.metrics import Summary
+    from attentus.progress import Progress, Task
+    from attentus.types import Scores
+
+PLAIN_SECONDS = 5.0
+"""How often a line is written where there is no terminal to draw a bar on."""
+
+
+def explain(error: BaseException) -> None:
+    """Write an error to stderr, its first line marked."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(Text.assemble(("Error: ", "bold red"), str(error)))
+
+
+def progress() -> Progress:
+    """A bar where stderr is a terminal, a line every few seconds where it is not."""
+    return Bars() if sys.stderr.isatty() else Lines()
+
+
+def print_json(value: Any) -> None:
+    """Write JSON to stdout; numbers that are not finite become null."""
+    print(json.dumps(_finite(value), indent=1, ensure_ascii=False))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+    """Write a table to stdout; every column but the first is set right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        drawn.add_column(column, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*row)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # nothing is cut in a file or a pipe
+    console.print(drawn)
+
+
+def show_scores(scores: Scores, title: str, *, each: bool = False) -> None:
+    """Write scores to stdout: mean ± SD per structure, counts of what was missed, and, if few, every case."""
+    from attentus.metrics.summary import detections, summarise
+
+    shown = ("dice", "iou", "precision", "recall", "rvd", "hd95_mm", "assd_mm", "volume_ml")
+    summaries = {(s.structure, s.metric): s for s in summarise(scores)}
+    rows = []
+    for found in detections(scores):
+        cells = [_mean(summaries[found.structure, metric]) for metric in shown]
+        rows.append([found.structure, *cells, f"{found.scored}/{found.missed}/{found.false_alarm}"])
+    columns = [metric.replace("_", " ") for metric in shown]
+    if each:
+        lines = [
+            [f"{case} {structure}", *(f"{scores.value(case, structure, metric):.4g}" for metric in shown)]
+            for case in scores.cases
+            for structure in scores.select(case=case).structures
+        ]
+        table(["case", *columns], lines)
+    table(["structure", *columns, "scored/missed/false"], rows, f"{title}, mean ± SD")
+    print("rules: " + ", ".join(f"{name} {choice}" for name, choice in scores.rules.items()))
+
+
+def _mean(summary: Summary) -> str:
+    left_out = summary.n_nan + summary.n_inf
+    text = f"{summary.mean:.3f} ± {summary.sd:.3f}" if summary.n > 1 else f"{summary.mean:.3f}"
+    return f"{text} ({summary.n} of {summary.n + left_out})" if left_out else text
+
+
+def failures(failed: Mapping[str, str]) -> int:
+    """List failed cases on stderr; the exit code that goes with them."""
+    for case, message in failed.items():
+        print(f"failed: {case}: {message}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def duration(seconds: float) -> str:
+    """12 s, 3 min 05 s, 2 h 10 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class Lines:
+    """Progress as plain lines on stderr."""
+
+    @contextmanager
+    def task(self, what: str, total: int, done: int = 0) -> Iterator[Task]:
+        """Open a task."""
+        yield _Line(what, total, done)
+
+    def say(self, message: str) -> None:
+        """Write a line."""
+        print(message, file=sys.stderr, flush=True)
+
+
+class _Line:
+    def __init__(self, what: str, total: int, done: int) -> None:
+        self.what, self.total, self.done, self.first = what, total, done, done
+        self.started = self.told = time.monotonic()
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self.done += steps
+        now = time.monotonic()
+        if now - self.told < PLAIN_SECONDS:
+            return
+        self.told = now
+        left = (now - self.started) / max(self.done - self.first, 1) * (self.total - self.done)
+        print(
+            f"{self.what} {self.done}/{self.total}  {duration(left)} left  {note}".rstrip(), file=sys.stderr, flush=True
+        )
+
+
+class Bars:
+    """Progress as bars on a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bars = Progress(
+            *columns,
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._open = 0
+
+    @contextmanager
+    def task(self, what: str, total: int, done: int = 0) -> Iterator[Task]:
+        """Open a task; its bar goes away when it is done."""
+        if not self._open:
+            self._bars.start()
+        self._open += 1
+        number = self._bars.add_task(what, total=total, completed=done, note="")
+        try:
+            yield _Bar(self._bars, number)
+        finally:
+            self._bars.remove_task(number)
+            self._open -= 1
+            if not self._open:
+                self._bars.stop()
+
+    def say(self, message: str) -> None:
+        """Write a line above the bars."""
+        self._bars.console.print(message, highlight=False, markup=False)
+
+
+class _Bar:
+    def __init__(self, bars: Any, number: Any) -> None:
+        self._bars, self._number = bars, number
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self._bars.update(self._number, advance=steps, note=note)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
