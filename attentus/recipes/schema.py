@@ -67,7 +67,7 @@ class Prepare(Section):
     order: Literal[1, 3] = 1
     """Interpolation of images: 1 linear, 3 cubic spline. Labels always take the nearest voxel."""
     anti_alias: NotNegative = 0.0
-    """Gaussian blur before resampling, standard deviation in voxels of the coarser grid, on axes that get coarser."""
+    """Gaussian blur before resampling, standard deviation in voxels of the scan, on axes that get coarser."""
     intensity: tuple[Intensity, ...] = (Intensity(),)
     """One entry for all channels, or one per channel."""
 

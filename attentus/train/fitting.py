@@ -115,7 +115,7 @@ def _train(
         folder,
         fabric,
         net,
-        optimiser,  # type: ignore[arg-type]
+        optimiser,
         loss.to(fabric.device),
         sides[0],
         _spread(sides[1], recipe.train.validate_cases),

@@ -26,7 +26,7 @@ def resample(
         array: (C, z, y, x) float32.
         shape: new (z, y, x).
         order: 1 linear, 3 cubic spline; edges are repeated.
-        anti_alias: Gaussian blur first on axes that get coarser, standard deviation in new voxels.
+        anti_alias: Gaussian blur first on axes that get coarser, standard deviation in old voxels.
 
     Returns:
         (C, *shape) float32.
@@ -78,7 +78,7 @@ def axis_matrix(old: int, new: int, order: int, blur: float) -> NDArray[np.float
 
     unit = np.eye(old)
     if blur:
-        unit = gaussian_filter1d(unit, blur * old / new, axis=0, mode="nearest")
+        unit = gaussian_filter1d(unit, blur, axis=0, mode="nearest")
     scale = old / new
     matrix: NDArray[np.float32] = affine_transform(
         unit, (scale, 1.0), (scale / 2 - 0.5, 0.0), (new, old), order=order, mode="nearest"

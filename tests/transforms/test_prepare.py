@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import make
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attentus.errors import BadInput
+from attentus.recipes import Intensity, Prepare
+from attentus.transforms import prepare as module
+from attentus.transforms.prepare import prepare, prepare_labels, scale_intensity
+from attentus.types import Volume
+
+
+def blob(grid, seed=0):
+    """A smooth ellipsoid of 100 in noise around 10, and its mask, on a canonical grid."""
+    rng = np.random.default_rng(seed)
+    place = grid.world(np.stack(np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij"), -1))
+    middle = grid.world((np.array(grid.shape) - 1) / 2)
+    mask = (((place - middle) / (np.array(grid.size_mm) * 0.35)[::-1]) ** 2).sum(-1) < 1
+    return Volume((10 + rng.normal(size=mask.shape) + 90 * mask)[None].astype(np.float32), grid), mask
+
+
+def logits_of(labels, classes):
+    return np.stack([(labels == k) * 10.0 for k in range(classes)]).astype(np.float32)
+
+
+@given(st.sampled_from(make.ORIENTATIONS), st.integers(0, 99))
+def test_labels_come_back_where_they_were(axes, seed):
+    volume, mask = blob(make.grid(shape=(10, 24, 22), spacing=(3.0, 1.0, 1.1)), seed)
+    turned = Volume(axes.apply(volume.array), volume.grid.reoriented(axes))
+    prepared = prepare(turned, Prepare(spacing=(1.5, 1.5, 1.5), crop_above=50.0))
+    assert prepared.scan.matches(volume.grid)
+    labels = prepare_labels(mask.astype(np.uint8), prepared)
+    assert labels.shape == prepared.array.shape[1:] == prepared.grid.shape
+    back = prepared.restore_labels(logits_of(labels, 2))
+    overlap = 2 * (back & mask).sum() / (back.sum() + mask.sum())
+    assert overlap > 0.9
+
+
+def test_without_resampling_the_way_back_is_exact():
+    volume, mask = blob(make.grid(shape=(10, 24, 22)))
+    prepared = prepare(volume, Prepare(crop_above=50.0))
+    assert prepared.grid.shape < volume.grid.shape
+    labels = prepare_labels(mask.astype(np.uint8), prepared)
+    np.testing.assert_array_equal(prepared.restore_labels(logits_of(labels, 2)), mask)
+
+
+def test_a_voxel_keeps_its_place_through_crop_and_resampling():
+    volume, position = make.marked(make.grid(make.ORIENTATIONS[19], oblique=4, shape=(20, 24, 22)))
+    prepared = prepare(volume, Prepare(spacing=(1.2, 0.8, 0.7), crop_above=500.0))
+    assert prepared.grid.shape == (2, 1, 1)  # one voxel of 2.5 mm became two
+    np.testing.assert_allclose(prepared.grid.world((0.5, 0, 0)), position, atol=1e-6)
+
+
+def test_slabs_do_not_change_the_result(monkeypatch):
+    volume, _ = blob(make.grid(shape=(17, 24, 22)))
+    prepared = prepare(volume, Prepare(spacing=(4.0, 1.0, 1.0)))
+    logits = np.random.default_rng(0).normal(size=(4, *prepared.grid.shape)).astype(np.float32)
+    whole = [f(logits) for f in (prepared.restore_labels, prepared.restore_probabilities, prepared.restore_maps)]
+    monkeypatch.setattr(module, "SLAB_VOXELS", 5000)
+    parts = [f(logits) for f in (prepared.restore_labels, prepared.restore_probabilities, prepared.restore_maps)]
+    for a, b in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert set(np.unique(whole[0])) == {0, 1, 2, 3}
+
+
+def test_probabilities_sum_to_one_and_outside_is_background():
+    volume, mask = blob(make.grid(shape=(10, 24, 22)))
+    prepared = prepare(volume, Prepare(spacing=(2.0, 1.0, 1.0), crop_above=50.0))
+    logits = np.random.default_rng(0).normal(size=(3, *prepared.grid.shape)).astype(np.float32)
+    probabilities = prepared.restore_probabilities(logits)
+    assert probabilities.shape == (3, *volume.grid.shape)
+    np.testing.assert_allclose(probabilities.sum(0, dtype=np.float32), 1, atol=2e-3)
+    assert probabilities[0, 0, 0, 0] == 1
+    np.testing.assert_array_equal(probabilities.argmax(0)[mask], prepared.restore_labels(logits)[mask])
+
+
+def test_intensity_by_hand():
+    channel = np.array([[[-500.0, 0.0, 100.0, 900.0]]], np.float32)
+    window = scale_intensity(channel, Intensity(window=(-100, 300), normalise="range"))
+    np.testing.assert_allclose(window.ravel(), [0, 0.25, 0.5, 1])
+    z = scale_intensity(channel, Intensity(window=(-100, 300), normalise="zscore")).ravel()
+    clipped = np.array([-100, 0, 100, 300.0])
+    np.testing.assert_allclose(z, (clipped - 75) / clipped.std(), rtol=1e-6)
+    none = scale_intensity(channel, Intensity(normalise="none"))
+    np.testing.assert_array_equal(none, channel)
+    inside = scale_intensity(channel, Intensity(normalise="zscore-nonzero")).ravel()
+    values = np.array([-500, 100, 900.0])
+    np.testing.assert_allclose(
+        inside, [(-500 - values.mean()) / values.std(), 0, *(values[1:] - values.mean()) / values.std()], rtol=1e-5
+    )
+    percentiles = scale_intensity(
+        np.arange(101, dtype=np.float32).reshape(1, 1, -1), Intensity(percentiles=(10, 90), normalise="none")
+    )
+    assert (percentiles.min(), percentiles.max()) == (10, 90)
+
+
+def test_channels_are_scaled_on_their_own():
+    array = np.stack([np.full((3, 4, 5), 7.0), np.arange(60.0).reshape(3, 4, 5)]).astype(np.float32)
+    how = Prepare(intensity=(Intensity(normalise="none"), Intensity(normalise="range")))
+    prepared = prepare(Volume(array, make.grid(shape=(3, 4, 5))), how).array
+    np.testing.assert_array_equal(prepared[0], 7)
+    assert (prepared[1].min(), prepared[1].max()) == (0, 1)
+    with pytest.raises(BadInput, match=r"1 channel.*expects 2"):
+        prepare(Volume(array[:1], make.grid(shape=(3, 4, 5))), how)
+
+
+@pytest.mark.parametrize("kind", ["zscore", "zscore-nonzero", "range"])
+def test_constant_images_stay_finite(kind):
+    volume = Volume(np.full((1, 3, 4, 5), 5.0, np.float32), make.grid(shape=(3, 4, 5)))
+    assert np.isfinite(prepare(volume, Prepare(intensity=(Intensity(normalise=kind),))).array).all()
+
+
+def test_nothing_above_the_threshold_keeps_everything():
+    volume = Volume(np.zeros((1, 3, 4, 5), np.float32), make.grid(shape=(3, 4, 5)))
+    assert prepare(volume, Prepare(crop_above=1.0)).grid.shape == (3, 4, 5)
+
+
+def test_nan_is_refused():
+    array = np.zeros((1, 3, 4, 5), np.float32)
+    array[0, 1, 2, 3] = np.nan
+    with pytest.raises(BadInput, match="1 voxels are not finite"):
+        prepare(Volume(array, make.grid(shape=(3, 4, 5))), Prepare())
+
+
+def test_an_axis_may_be_kept():
+    volume, _ = make.marked(make.grid(shape=(10, 20, 21)))
+    grid = prepare(volume, Prepare(spacing=(None, 1.6, 1.4))).grid
+    assert grid.shape == (10, 10, 10)
+    assert grid.spacing[0] == 2.5
+
+
+def test_median_must_be_resolved_first():
+    volume, _ = make.marked(make.grid())
+    with pytest.raises(BadInput, match="only a dataset can turn into numbers"):
+        prepare(volume, Prepare(spacing="median"))
