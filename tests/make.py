@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from itertools import permutations, product
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
+from attentus import io
+from attentus.recipes import Recipe, build
 from attentus.types import AxisMap, Grid, Volume
 
 ORIENTATIONS = [AxisMap(o, f) for o in permutations(range(3)) for f in product((False, True), repeat=3)]
@@ -147,3 +150,58 @@ def edit_dicom(path: Path, **tags) -> None:
 def _decimal(value: float) -> str:
     """At most 16 characters, as DICOM decimal strings must be."""
     return f"{value:.9f}"[:16]
+
+
+def case(seed: int, shape=(12, 20, 18), spacing=(2.0, 1.0, 1.0), channels: int = 1) -> tuple[Volume, Volume]:
+    """A scan that is easy to learn: a bright ball ("core", 1) and a dark box ("shell", 2) in noise, and its labels."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros(shape, np.uint8)
+    corner = [int(rng.integers(1, n // 3)) for n in shape]
+    labels[tuple(slice(c, c + n // 3) for c, n in zip(corner, shape, strict=True))] = 2
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), -1)
+    middle = np.array([rng.uniform(0.55 * n, 0.65 * n) for n in shape])
+    labels[(((index - middle) * spacing) ** 2).sum(-1) < (0.22 * shape[2]) ** 2] = 1
+    image = rng.normal(0, 10, (channels, *shape)) + 100 * (labels == 1) - 80 * (labels == 2)
+    where = Grid(shape, spacing, (float(seed), 0.0, 0.0))
+    return Volume(image.astype(np.float32), where), Volume(labels[None], where)
+
+
+def dataset(folder: Path, cases: int = 6, first_seed: int = 0, **options) -> Path:
+    """Write a small dataset in MSD layout; every other file lies in another orientation."""
+    entries = []
+    for k in range(cases):
+        turned = ORIENTATIONS[(11 * k) % 48]
+        for part, volume in zip(("images", "labels"), case(first_seed + k, **options), strict=True):
+            where = volume.grid.reoriented(turned)
+            io.write(Volume(turned.apply(volume.array), where), folder / f"{part}Tr" / f"case_{k:02d}.nii.gz")
+        entries.append({p: f"./{p}sTr/case_{k:02d}.nii.gz" for p in ("image", "label")})
+    names = [f"channel {c}" for c in range(options.get("channels", 1))]
+    description = {
+        "name": "Made",
+        "modality": {str(k): name for k, name in enumerate(names)},
+        "labels": {"0": "background", "1": "core", "2": "shell"},
+        "training": entries,
+    }
+    (folder / "dataset.json").write_text(json.dumps(description))
+    return folder
+
+
+def recipe(**changes) -> Recipe:
+    """A recipe that learns the cases of `dataset` in seconds; `changes` are overrides such as train__steps=5."""
+    tree = {
+        "name": "made",
+        "about": "for a test",
+        "prepare": {"spacing": [2.0, 1.0, 1.0]},
+        "net": {"name": "attention-unet", "options": {"feature_scale": 16}},
+        "augment": {"flip": ["x"], "affine": 0.3, "rotate": [10, 0, 0], "intensity": 0.2, "noise": 0.1},
+        "train": {"patch": [16, 16, 16], "batch": 2, "steps": 12, "validate_every": 6, "checkpoint_every": 1e-3},
+        "split": {"folds": 3},
+        "infer": {"batch": 2},
+    }
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        place = tree
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return build(tree, "made")

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from attentus.data.dataset import Dataset
 
 PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+THIN = 2
+"""Depth of feature maps for which bf16 fails on CPUs."""
 CACHE = ".attentus-cache"
 """Prepared cases lie in this folder beside the run, shared by all runs there."""
 
@@ -155,7 +157,32 @@ def check_buildable(recipe: Recipe) -> int:
             f"train.patch: the net '{how.name}' halves its input until sides must be multiples of {multiple};"
             f" {list(recipe.train.patch)} is not. Take {fitting}."
         )
+    if recipe.train.precision == "bf16" and how.dims == 3 and not torch.cuda.is_available():
+        _refuse_thin_maps(net, channels, recipe.train.patch)
     return sum(p.numel() for p in net.parameters())
+
+
+def _refuse_thin_maps(net: nn.Module, channels: int, patch: tuple[int, ...]) -> None:
+    """Refuse bf16 where it would train on garbage.
+
+    On CPUs, the bf16 gradient of a 3x3x3 convolution's weights is made from uninitialised memory when its input is
+    two slices deep (seen with torch 2.13 and oneDNN 3.12; other depths are right).
+    """
+    depths: set[int] = set()
+    hooks = [
+        module.register_forward_hook(lambda _module, inputs, _output: depths.add(inputs[0].shape[2]))
+        for module in net.modules()
+        if isinstance(module, torch.nn.Conv3d) and module.kernel_size[0] == 3
+    ]
+    net.eval()(torch.empty(1, channels, *patch, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    if THIN in depths:
+        raise RecipeError(
+            f"train.precision: with patches {patch[0]} deep this net has feature maps {THIN} slices deep, for which"
+            " bf16 on a processor computes wrong gradients.\n"
+            f"  Take fp32, or a patch depth that never halves to {THIN}, such as 48 or 64."
+        )
 
 
 def _continue_or_begin(folder: Path, recipe: Recipe) -> None:

@@ -35,7 +35,9 @@ def test_every_field_is_documented():
 
     from attentus.recipes import schema
 
-    models = [m for m in vars(schema).values() if isinstance(m, type) and issubclass(m, BaseModel) and m is not BaseModel]
+    models = [
+        m for m in vars(schema).values() if isinstance(m, type) and issubclass(m, BaseModel) and m is not BaseModel
+    ]
     assert len(models) > 8
     for model in models:
         for name, field in model.model_fields.items():
@@ -48,7 +50,10 @@ def test_every_field_is_documented():
     [
         ("all", ()),
         (["liver", "spleen"], (Structure(name="liver"), Structure(name="spleen"))),
-        ({"kidneys": ["left", "right"], "liver": None}, (Structure(name="kidneys", parts=("left", "right")), Structure(name="liver"))),
+        (
+            {"kidneys": ["left", "right"], "liver": None},
+            (Structure(name="kidneys", parts=("left", "right")), Structure(name="liver")),
+        ),
         ({"organ": "liver"}, (Structure(name="organ", parts=("liver",)),)),
     ],
 )
@@ -91,7 +96,9 @@ def test_all_problems_are_told_at_once():
 
 
 def test_overrides():
-    recipe = Recipe.load("hippocampus-unet", ["train.steps=7", "prepare.spacing=[null, 2, 2]", "loss.name=dice", "seed=3"])
+    recipe = Recipe.load(
+        "hippocampus-unet", ["train.steps=7", "prepare.spacing=[null, 2, 2]", "loss.name=dice", "seed=3"]
+    )
     assert recipe.train.steps == 7
     assert recipe.prepare.spacing == (None, 2.0, 2.0)
     assert recipe.loss.name == "dice"

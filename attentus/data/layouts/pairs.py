@@ -109,7 +109,7 @@ def _tell(file: Path) -> tuple[str, str, str]:
 
 
 def _files(folder: Path, depth: int) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name.startswith("."):
             continue
         if path.is_dir() and depth:
