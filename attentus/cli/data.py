@@ -44,9 +44,8 @@ def show(
     json: Json = False,
 ) -> None:
     """Print what a dataset holds, and draw a contact sheet of its cases with their labels."""
-    from attentus.report.sheet import contact_sheet, describe_case
-
     from attentus.data import Dataset
+    from attentus.report.sheet import contact_sheet, describe_case
 
     dataset = Dataset.open(data)
     rows = [describe_case(case, dataset) for case in list(dataset)[:limit]]
@@ -60,7 +59,7 @@ def show(
     print(f"channels: {', '.join(dataset.channels)}")
     print(f"labels:   {', '.join(f'{value} {name}' for name, value in dataset.labels.items())}")
     columns = list(rows[0]) if rows else []
-    table(columns, [[_cell(row[column]) for column in columns] for row in rows])
+    table(columns, [[_cell(row[column], " to " if column == "range" else " × ") for column in columns] for row in rows])
     if len(dataset) > limit:
         print(f"... and {len(dataset) - limit} more (--limit)")
     if picture:
@@ -122,9 +121,9 @@ def _show_findings(dataset: Dataset, findings: list[Finding]) -> None:
     )
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, between: str = " × ") -> str:
     if isinstance(value, list):
-        return " × ".join(_cell(v) for v in value)
+        return between.join(_cell(v) for v in value)
     if isinstance(value, dict):
         return ", ".join(f"{k} {_cell(v)}" for k, v in value.items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -67,7 +67,7 @@ def _try_a_network() -> str:
     try:
         device = default_device()
         net = nets.create("attention-unet", 3, 1, 2, feature_scale=16).to(device)
-        loss = net(torch.zeros(1, 1, 16, 16, 16, device=device) + torch.rand(1, device=device))[0].square().mean()
+        loss = net(torch.rand(2, 1, 16, 16, 16, device=device))[0].square().mean()
         loss.backward()
     except RuntimeError as error:
         return f"the network failed on {device}: {error}"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from attentus import __version__
@@ -22,23 +21,33 @@ app = typer.Typer(
     help="Attention-based medical image segmentation: scans in; models, masks, measurements and a report out.",
     epilog="Start with [bold]attentus demo[/bold]. Exit codes: 0 done, 1 some cases failed (listed), 2 bad input.",
 )
-app.command()(demo.demo)
+app.command(epilog="Example: attentus demo")(demo.demo)
 app.add_typer(data.app, name="data")
 app.add_typer(recipe.app, name="recipe")
-app.command()(train.train)
-app.command()(predict.predict)
-app.command()(score.score)
-app.command()(report.report)
-app.command()(doctor.doctor)
+app.command(epilog="Example: attentus train hippocampus-attention-unet DATA -o runs/a --max-time 20m")(train.train)
+app.command(epilog="Example: attentus predict runs/a scans/ -o masks/")(predict.predict)
+app.command(epilog="Example: attentus score masks/ DATA -o scores.csv")(score.score)
+app.command(epilog="Example: attentus report runs/a")(report.report)
+app.command(epilog="Example: attentus doctor")(doctor.doctor)
+
+
+# Typer may use a click of its own; this is the base of its complaints about arguments, whichever it uses.
+_UsageProblem: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
 
 
 @app.callback()
 def _main(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
-    if version:
-        print(__version__)
-        raise typer.Exit
+    pass
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -48,11 +57,11 @@ def run(arguments: list[str] | None = None) -> int:
     except AttentusError as error:
         explain(error)
         return 2
-    except click.ClickException as error:
+    except _UsageProblem as error:
         error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        print("\nstopped", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        print("stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,7 +21,7 @@ def predict(
     ending: Annotated[
         str | None, typer.Option("--format", help="nii.gz, nii, nrrd, mha or png; default nii.gz, png for pictures.")
     ] = None,
-    weights: Annotated[str, typer.Option(help="best (on validation) or last.")] = "best",
+    weights: Annotated[Literal["best", "last"], typer.Option(help="Best on validation, or last.")] = "best",
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write softmax probabilities.")] = False,
     attention: Annotated[bool, typer.Option("--attention", help="Also write attention coefficients.")] = False,
     overwrite: Overwrite = False,
@@ -32,7 +32,7 @@ def predict(
     from attentus.infer.model import Model
 
     found = find_scans(scans, out, ending)
-    loaded = Model.load(model, weights=weights)  # type: ignore[arg-type]
+    loaded = Model.load(model, weights=weights)
     done = predict_cohort(
         loaded, found, probabilities=probabilities, attention=attention, overwrite=overwrite, progress=progress()
     )

@@ -19,7 +19,7 @@ def report(
 ) -> None:
     """Write one HTML file about a run: curves, scores, best, median and worst cases in three planes, recipe.
 
-    It needs no network and can be mailed. Example: attentus report runs/a
+    It needs no network and can be mailed.
     """
     from attentus.report import write_report
 

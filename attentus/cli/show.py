@@ -80,7 +80,8 @@ def show_scores(scores: Scores, title: str, *, each: bool = False) -> None:
 
 def _mean(summary: Summary) -> str:
     left_out = summary.n_nan + summary.n_inf
-    text = f"{summary.mean:.3f} ± {summary.sd:.3f}" if summary.n > 1 else f"{summary.mean:.3f}"
+    digits = 1 if summary.unit else 3
+    text = f"{summary.mean:.{digits}f} ± {summary.sd:.{digits}f}" if summary.n > 1 else f"{summary.mean:.{digits}f}"
     return f"{text} ({summary.n} of {summary.n + left_out})" if left_out else text
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from attentus.metrics.pair import METRICS, Pair
-from attentus.metrics.rules import Rules
+from attentus.metrics.rules import DEFAULT, Rules
 from attentus.metrics.scoring import score
 from attentus.metrics.summary import Summary, summarise, to_csv, to_json
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 __all__ = [
+    "DEFAULT",
     "METRICS",
     "Pair",
     "Rules",

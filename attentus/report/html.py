@@ -1,0 +1,186 @@
+"""One HTML file about a run, finished or not. It holds all it needs: no network, no scripts but the table's sorting."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timezone
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from attentus.io.atomic import write_text
+from attentus.report import charts
+from attentus.report.cases import draw_cases
+from attentus.report.pictures import colour
+from attentus.report.run import Run
+from attentus.report.tables import SUMMARY, case_metrics, case_table, overall_dice, rules_in_words, shown, summary_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from attentus.progress import Progress
+    from attentus.report.charts import Chart
+    from attentus.types import Scores
+
+
+class Figure(NamedTuple):
+    """One number at the top of the page."""
+
+    name: str
+    value: str
+    detail: str = ""
+
+
+def write_report(run: Path, out: Path, *, overwrite: bool, progress: Progress) -> Path:
+    """Write one HTML file about a training: scores, drawn cases, curves, cohort, recipe.
+
+    Args:
+        run: folder of a training, finished or not; of an unfinished one, what is there is shown.
+        out: the file to write.
+        overwrite: whether an existing file may be replaced.
+        progress: shows the cases being drawn.
+
+    Returns:
+        The file written.
+
+    Raises:
+        BadFile: the folder holds no run, or the file cannot be written.
+        RecipeError: the run's recipe is from a version this one cannot read.
+    """
+    found = Run.open(run)
+    write_text(out, _page(found, progress), overwrite=overwrite)
+    return out
+
+
+def _page(run: Run, progress: Progress) -> str:
+    from jinja2 import Environment, PackageLoader
+
+    from attentus import __version__
+
+    templates = Environment(
+        loader=PackageLoader("attentus.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    scores = run.scores if run.scores is not None and len(run.scores) else None
+    table = case_table(scores) if scores else []
+    cases = draw_cases(run, progress)
+    return templates.get_template("report.html.j2").render(
+        run=run,
+        about=run.discreet(run.recipe.about),
+        verdict=_verdict(run, scores),
+        figures=_figures(run, scores),
+        metrics=list(SUMMARY.values()),
+        summary=summary_table(scores) if scores else [],
+        rules=rules_in_words(scores.rules) if scores else [],
+        score_charts=_score_charts(scores) if scores else [],
+        volume_charts=[charts.agreement(scores, name) for name in scores.structures] if scores else [],
+        case_metrics=[SUMMARY[metric] for metric in case_metrics(scores)] if scores else [],
+        table=table,
+        remarks=any(row.remarks for row in table),
+        roles={case.case: case.role for case in cases},
+        cases=cases,
+        curves=_curves(run),
+        cohort=_cohort(run),
+        left_out=_discreet(run, run.data.get("left out", {})),
+        failed=_discreet(run, {} if run.scores is None else run.scores.failures),
+        yaml=run.discreet((run.folder / "recipe.yaml").read_text(encoding="utf-8")),
+        colour=colour,
+        version=__version__,
+        today=f"{datetime.now(timezone.utc).astimezone():%Y-%m-%d}",
+    )
+
+
+def _verdict(run: Run, scores: Scores | None) -> str:
+    """The result in one sentence."""
+    if scores is not None:
+        dice, cases, structures = overall_dice(scores), len(scores.cases), len(scores.structures)
+        over = f", averaged over {structures} structures" if structures > 1 else f" for {scores.structures[0]}"
+        return f"Mean Dice {shown(dice, 'dice')}{over}, on {_count(cases, 'case')} held back from training."
+    if run.validations:
+        best = max(run.validations, key=lambda line: float(line["mean"]))
+        return f"No final scores yet. Best mean Dice so far {best['mean']:.3f}, on validation at step {best['step']:,}."
+    return "No scores yet."
+
+
+def _figures(run: Run, scores: Scores | None) -> list[Figure]:
+    """The key figures, as far as they are known."""
+    figures = []
+    if scores is not None:
+        distances = [row.value for row in scores.select(metric="hd95_mm")]
+        known = [value for value in distances if math.isfinite(value)]
+        few = "" if len(known) == len(distances) else f"{len(known)} finite of {len(distances)} values"
+        figures.append(Figure("Mean Dice", shown(overall_dice(scores), "dice"), "1 is perfect"))
+        if known:
+            figures.append(Figure("Median HD95", f"{median(known):.2f} mm", few or "all structures and cases"))
+    sides = [len(run.data.get(side, {})) for side in ("train", "validation")]
+    if any(sides):
+        figures.append(Figure("Cases", f"{sides[0]} + {sides[1]}", "trained on + held back"))
+    if "Parameters" in run.card:
+        figures.append(
+            Figure("Parameters", _short(run.card["Parameters"]), f"{run.recipe.net.name}, {run.recipe.net.dims}D")
+        )
+    if run.steps:
+        detail = f"{len(run.steps):,} steps, {run.seconds / len(run.steps):.2g} s each"
+        figures.append(Figure("Training time", _duration(run.seconds), detail))
+    return figures
+
+
+def _score_charts(scores: Scores) -> list[Chart]:
+    drawn = [
+        charts.boxes(scores, "dice", "Dice", from_zero=False),
+        charts.boxes(scores, "hd95_mm", "HD95, mm", from_zero=True),
+        charts.boxes(scores, "assd_mm", "ASSD, mm", from_zero=True),
+    ]
+    return [chart for chart in drawn if chart is not None]
+
+
+def _curves(run: Run) -> list[list[Chart]]:
+    """The course of the training, in columns."""
+    if not run.steps:
+        return []
+    columns = [[charts.loss_curve(run.steps)], [charts.rate_curve(run.steps), charts.time_curve(run.steps)]]
+    if run.validations:
+        columns.insert(1, [charts.dice_curves(run.validations, run.structures, run.steps[-1]["step"])])
+    return columns
+
+
+def _cohort(run: Run) -> dict[str, str]:
+    """Facts about the data, for a list."""
+    data, split = run.data, run.recipe.split
+    if not data:
+        return {}
+    return {
+        "Dataset": str(data.get("dataset", "")),
+        "Trained on": _count(len(data.get("train", {})), "case"),
+        "Held back": f"{_count(len(data.get('validation', {})), 'case')} (fold {split.fold} of {split.folds})",
+        "Left out": _count(len(data.get("left out", {})), "case"),
+        "Channels": ", ".join(run.recipe.channels),
+        "Labels in the files": ", ".join(f"{value} {name}" for name, value in data.get("labels", {}).items()),
+        "Segmented": ", ".join(_made_of(structure) for structure in run.recipe.labels),
+    }
+
+
+def _made_of(structure: Any) -> str:
+    parts = [part for part in structure.parts if part != structure.name]
+    return f"{structure.name} ({' + '.join(structure.parts)})" if parts else str(structure.name)
+
+
+def _discreet(run: Run, messages: Mapping[str, str]) -> dict[str, str]:
+    return {case: run.discreet(message) for case, message in messages.items()}
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def _short(parameters: str) -> str:
+    """6,406,745 as 6.41 million."""
+    number = float(parameters.replace(",", ""))
+    return f"{number / 1e6:.3g} million" if number >= 1e6 else parameters
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,209 @@
+"""Pictures of one case: three planes with reference and prediction, as SVG around an embedded grey image.
+
+Outlines are vectors, so they stay sharp at any zoom and on paper; colours, and what is shown, are left to the page's
+style sheet. One unit of a picture is one CSS pixel; all planes of a case share one scale, so they can be compared.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+
+from attentus.report.slices import Plane, Range, cut, display_range, fullest, grey, letters, planes_of, region
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from attentus.types import Grid
+
+WIDEST, TALLEST = 340.0, 400.0
+"""Largest size of a picture, px."""
+MARGIN, LEAST = 25.0, 100.0
+"""How much of the scan is shown around the structures, and at least, mm."""
+FINEST = 0.4
+"""Points of an outline closer than this are left out, px."""
+LARGEST = 1024
+"""An embedded image has at most so many pixels a side."""
+LOSSLESS = 40_000
+"""Up to so many pixels an image is embedded as PNG, beyond as JPEG."""
+COLOURS = 7
+"""Structures of different colour; the style sheet knows them as s0, s1, ... and draws later rounds dashed."""
+
+BAR_LENGTHS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What is drawn of one case: arrays (z, y, x) on one grid; labels hold 0 and `values`."""
+
+    image: NDArray[Any]
+    reference: NDArray[np.integer]
+    prediction: NDArray[np.integer]
+    grid: Grid
+    values: tuple[int, ...]
+    """Label values of the structures, in the order of their colours."""
+    geometry: bool = True
+    """Whether millimetres and orientation are known; pictures such as PNG do not say."""
+
+
+class Picture(NamedTuple):
+    """One plane, ready for the page."""
+
+    plane: str
+    svg: Markup
+    place: str
+    """Where it was cut, e.g. "slice 18 of 35"; "" in 2D."""
+
+
+def colour(order: int) -> str:
+    """The style-sheet classes of a structure by its place in the recipe."""
+    return f"s{order % COLOURS}" + (" again" if order >= COLOURS else "")
+
+
+def draw(scene: Scene, what: str) -> tuple[list[Picture], Range]:
+    """Cut a case where the reference's structures are largest (the prediction's, if it has none).
+
+    Args:
+        scene: the case.
+        what: words that begin the alternative text, e.g. "Case 7".
+
+    Returns:
+        Axial, coronal and sagittal pictures (axial only in 2D), and the range of values shown.
+    """
+    labelled = scene.reference if scene.reference.any() else scene.prediction
+    places = fullest(labelled, scene.values)
+    part = region((scene.reference > 0) | (scene.prediction > 0), scene.grid.spacing, MARGIN, LEAST)
+    planes = planes_of(scene.grid.shape)
+    sizes = [n * step for n, step in zip((s.stop - s.start for s in part), scene.grid.spacing, strict=True)]
+    scale = min(min(WIDEST / sizes[plane.columns], TALLEST / sizes[plane.rows]) for plane in planes)
+    shown = display_range(scene.image)
+    pictures = [_picture(_Sheet(scene, plane, part, places, scale), shown, what) for plane in planes]
+    return pictures, shown
+
+
+@dataclass(frozen=True, eq=False)
+class _Sheet:
+    """One plane on paper: how voxels become pixels."""
+
+    scene: Scene
+    plane: Plane
+    part: tuple[slice, ...]
+    """The part of the scan that is shown."""
+    places: tuple[int, int, int]
+    """Where the three planes cut, (z, y, x)."""
+    scale: float
+    """px per mm."""
+
+    @property
+    def step(self) -> tuple[float, float]:
+        """Size of a voxel, px: (down, across)."""
+        spacing = self.scene.grid.spacing
+        return spacing[self.plane.rows] * self.scale, spacing[self.plane.columns] * self.scale
+
+    def cut(self, array: NDArray[Any]) -> NDArray[Any]:
+        """This plane's picture of an array (z, y, x)."""
+        part = list(self.part)
+        index = self.places[self.plane.normal]
+        part[self.plane.normal] = slice(index, index + 1)
+        return cut(array[tuple(part)], self.plane, 0)
+
+    def position(self, axis: int) -> float:
+        """Where another plane, the one standing on `axis`, crosses this one, px from the top or the left."""
+        inside = float(self.places[axis] - self.part[axis].start + 0.5)
+        if axis == self.plane.columns:
+            return inside * self.step[1]
+        size = float(self.part[axis].stop - self.part[axis].start)
+        return (size - inside if self.plane.upward else inside) * self.step[0]
+
+
+def _picture(sheet: _Sheet, shown: Range, what: str) -> Picture:
+    scene, plane = sheet.scene, sheet.plane
+    pixels = grey(sheet.cut(scene.image), shown)
+    height, width = (n * step for n, step in zip(pixels.shape, sheet.step, strict=True))
+    count = scene.grid.shape[plane.normal]
+    place = f"slice {sheet.places[plane.normal] + 1} of {count}" if count > 1 else ""
+    parts = [
+        Markup('<image href="{}" width="{:.1f}" height="{:.1f}" preserveAspectRatio="none"/>').format(
+            _embedded(pixels), width, height
+        ),
+        *_overlays(sheet),
+        *_marks(sheet, width, height),
+    ]
+    svg = Markup(
+        '<svg class="picture" viewBox="0 0 {w:.1f} {h:.1f}" width="{w:.0f}" height="{h:.0f}" role="img"'
+        ' aria-label="{what}, {plane} {place}">{parts}</svg>'
+    ).format(w=width, h=height, what=what, plane=plane.name, place=place, parts=Markup("").join(parts))
+    return Picture(plane.name, svg, place)
+
+
+def _overlays(sheet: _Sheet) -> list[Markup]:
+    """Prediction as fills, what it missed and invented as patterns, the reference as outlines on top."""
+    reference, prediction = sheet.cut(sheet.scene.reference), sheet.cut(sheet.scene.prediction)
+    differ = reference != prediction
+    fills, outlines = [], []
+    for number, value in enumerate(sheet.scene.values):
+        fills.append(_path(prediction == value, sheet.step, f"prediction {colour(number)}"))
+        outlines.append(_path(reference == value, sheet.step, f"reference {colour(number)}"))
+    errors = [
+        _path(differ & (reference > 0), sheet.step, "missed"),
+        _path(differ & (prediction > 0), sheet.step, "false"),
+    ]
+    return [path for path in (*fills, *errors, *outlines) if path]
+
+
+def _path(mask: NDArray[np.bool_], step: tuple[float, float], css: str) -> Markup:
+    """The outline of a mask, half way between the centres of voxels inside and outside; "" where it is empty."""
+    if not mask.any():
+        return Markup("")
+    from contourpy import contour_generator
+
+    pixel = np.array(step[::-1])
+    loops = []
+    for line in contour_generator(z=np.pad(mask, 1).astype(float)).lines(0.5):
+        points = (np.asarray(line)[:-1] - 0.5) * pixel  # in the padded mask, -1 voxel + half of one to its centre
+        way = np.cumsum(np.hypot(*np.diff(points, axis=0, prepend=points[:1]).T))
+        kept = points[np.diff(way // FINEST, prepend=-1) > 0]
+        loops.append("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in kept) + "Z")
+    return Markup('<path class="{}" d="{}"/>').format(css, "".join(loops))
+
+
+def _marks(sheet: _Sheet, width: float, height: float) -> list[Markup]:
+    """Ticks where the other planes cut, orientation letters at the borders, and a scale bar."""
+    if not sheet.scene.geometry:
+        return []
+    marks = []
+    if len(planes_of(sheet.scene.grid.shape)) > 1:
+        x, y = sheet.position(sheet.plane.columns), sheet.position(sheet.plane.rows)
+        ends = f"M0 {y:.1f}h6M{width:.1f} {y:.1f}h-6M{x:.1f} 0v6M{x:.1f} {height:.1f}v-6"
+        marks.append(Markup('<path class="tick" d="{}"/>').format(ends))
+    left, right, top, bottom = letters(sheet.scene.grid, sheet.plane)
+    text = Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')
+    marks += [
+        text.format(10, height / 2 + 4, "start", left),
+        text.format(width - 10, height / 2 + 4, "end", right),
+        text.format(width / 2, 20, "middle", top),
+        text.format(width / 2, height - 11, "middle", bottom),
+    ]
+    length = max((n for n in BAR_LENGTHS if n * sheet.scale <= width / 3), default=1)
+    bar = f"M10 {height - 10:.1f}v-5m0 2.5h{length * sheet.scale:.1f}m0 -2.5v5"
+    marks.append(Markup('<path class="bar" d="{}"/>').format(bar))
+    marks.append(text.format(10, height - 20, "start", f"{length} mm"))
+    return marks
+
+
+def _embedded(pixels: NDArray[np.uint8]) -> str:
+    """A grey image as a data URI."""
+    from PIL import Image
+
+    file = BytesIO()
+    small = pixels.size <= LOSSLESS
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image.thumbnail((LARGEST, LARGEST))
+    image.save(file, "PNG" if small else "JPEG", quality=90)
+    kind = "png" if small else "jpeg"
+    return f"data:image/{kind};base64,{b64encode(file.getvalue()).decode('ascii')}"

@@ -1,0 +1,302 @@
+"""The command line as a user meets it: exit codes, what is on stdout, what messages say."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+
+import make
+import numpy as np
+import pytest
+
+from attentus import io
+from attentus.cli.main import app, run
+from attentus.types import Volume
+
+COMMANDS = [
+    *(["demo"], ["data"], ["data", "check"], ["data", "show"], ["data", "phantom"]),
+    *(["recipe"], ["recipe", "list"], ["recipe", "show"], ["recipe", "copy"], ["recipe", "check"]),
+    *(["train"], ["predict"], ["score"], ["report"], ["doctor"]),
+]
+
+
+@pytest.fixture
+def attentus(capsys):
+    """Run a command line in this process: exit code, stdout, stderr."""
+
+    def call(*arguments):
+        code = run([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A dataset and a short run on it, made by the command line."""
+    folder = tmp_path_factory.mktemp("cli")
+    make.dataset(folder / "data", cases=6)
+    from attentus.recipes import dump
+
+    (folder / "r.yaml").write_text(dump(make.recipe(train__steps=4, train__validate_every=4)))
+    assert run(["train", str(folder / "r.yaml"), str(folder / "data"), "-o", str(folder / "runs" / "a")]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(attentus, command):
+    code, out, _ = attentus(*command, "--help")
+    assert code == 0
+    assert "Usage" in out
+    if command[0] not in ("data", "recipe") or len(command) == 2:
+        assert "Example: attentus" in re.sub(r"\s+", " ", out)
+
+
+def test_help_lists_every_command(attentus):
+    _, out, _ = attentus("--help")
+    for name in {command[0] for command in COMMANDS}:
+        assert re.search(rf"\b{name}\b", out)
+    assert len(app.registered_commands) + len(app.registered_groups) == len({command[0] for command in COMMANDS})
+
+
+def test_help_and_import_are_quick_and_need_no_torch():
+    code = (
+        "import sys, attentus.cli.main as m; m.run(['--help']);"
+        "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "attentus.cli.main", "--help"], check=True, capture_output=True)
+        times.append(time.perf_counter() - started)
+    assert statistics.median(times) < 2  # 0.3 s on an idle machine; see docs/concepts/architecture.md
+
+
+def test_version(attentus):
+    from attentus import __version__
+
+    assert attentus("--version")[1].strip() == __version__
+
+
+def test_a_wrong_command_is_code_2(attentus):
+    code, _, err = attentus("tran")
+    assert code == 2
+    assert "tran" in err
+    assert attentus("train")[0] == 2
+
+
+def test_check_tells_findings_and_exit_codes(attentus, tmp_path):
+    folder = make.dataset(tmp_path / "d", cases=4)
+    code, out, _ = attentus("data", "check", folder)
+    assert code == 0
+    assert "0 error(s)" in out
+    (folder / "imagesTr" / "case_01.nii.gz").write_bytes(b"")
+    code, out, _ = attentus("data", "check", folder)
+    assert code == 1
+    assert "case_01: the file is empty" in out
+    assert "Copy or download it again" in out
+    code, out, _ = attentus("data", "check", folder, "--json")
+    assert code == 1
+    (finding,) = json.loads(out)["findings"]
+    assert (finding["case"], finding["severity"]) == ("case_01", "error")
+    code, _, err = attentus("data", "check", tmp_path / "nowhere")
+    assert code == 2
+    assert "Error: " in err
+    assert "does not exist" in err
+
+
+def test_show_prints_a_table_and_draws_a_picture(attentus, tmp_path):
+    folder = make.dataset(tmp_path / "d", cases=3)
+    code, out, _ = attentus("data", "show", folder, "--picture", tmp_path / "sheet.png")
+    assert code == 0
+    assert "3 cases, 3 labelled" in out
+    assert "case_02" in out
+    assert io.read(tmp_path / "sheet.png").array.std() > 1
+    code, out, _ = attentus("data", "show", folder, "--json")
+    shown = json.loads(out)
+    assert shown["cases"][0]["case"] == "case_00"
+    assert sorted(shown["cases"][0]["spacing_mm"]) == [1.0, 1.0, 2.0]
+    assert attentus("data", "show", folder, "--picture", tmp_path / "sheet.png")[0] == 2  # nothing is overwritten
+
+
+def test_phantom_makes_a_dataset(attentus, tmp_path):
+    code, out, _ = attentus("data", "phantom", tmp_path / "p", "--cases", 2, "--coarse", 5)
+    assert code == 0
+    assert "2 abdomen phantom(s)" in out
+    assert attentus("data", "check", tmp_path / "p")[0] == 0
+    code, _, err = attentus("data", "phantom", tmp_path / "p", "--cases", 2)
+    assert code == 2
+    assert str(tmp_path / "p") in err
+
+
+def test_recipes_are_listed_shown_copied_and_checked(attentus, tmp_path):
+    code, out, _ = attentus("recipe", "list")
+    assert code == 0
+    assert "hippocampus-attention-unet" in out
+    assert "attention-unet" in json.loads(attentus("recipe", "list", "--json")[1])
+    assert "# Labels" not in attentus("recipe", "show", "unet")[1]
+    assert attentus("recipe", "show", "unet")[1].startswith("#")
+    assert "validate_cases" in attentus("recipe", "show", "unet", "--full")[1]
+    assert json.loads(attentus("recipe", "show", "unet", "--json", "--set", "train.steps=3")[1])["train"]["steps"] == 3
+    mine = tmp_path / "mine.yaml"
+    assert attentus("recipe", "copy", "unet", mine)[0] == 0
+    assert attentus("recipe", "copy", "unet", mine)[0] == 2
+    code, out, _ = attentus("recipe", "check", mine)
+    assert code == 0
+    assert "5,887,466 parameters" in out
+    code, _, err = attentus("recipe", "check", mine, "--set", "train.lerning_rate=1")
+    assert code == 2
+    assert "Did you mean 'learning_rate'" in err
+    assert attentus("recipe", "check", mine, "--set", "net.name=unnet")[0] == 2
+    assert attentus("recipe", "check", mine, "--set", "net.options={presett: paper}")[0] == 2
+
+
+def test_training_prints_scores_and_goes_on_when_run_again(attentus, trained):
+    code, out, err = attentus("train", trained / "r.yaml", trained / "data", "-o", trained / "runs" / "a")
+    assert code == 0
+    assert "core" in out
+    assert "rules: empty default" in out
+    code, out, _ = attentus("train", trained / "r.yaml", trained / "data", "-o", trained / "runs" / "a", "--json")
+    assert set(json.loads(out)["dice"]) == {"core", "shell"}
+    code, _, err = attentus("train", trained / "r.yaml", trained / "data", "-o", trained / "runs" / "a", "--fold", 1)
+    assert code == 2
+    assert "split.fold: 0 -> 1" in err
+
+
+def test_a_case_left_out_is_exit_code_1(attentus, trained, tmp_path):
+    folder = make.dataset(tmp_path / "d", cases=6)
+    (folder / "imagesTr" / "case_03.nii.gz").write_bytes(b"")
+    code, _, err = attentus("train", trained / "r.yaml", folder, "-o", tmp_path / "run", "--max-time", "1h")
+    assert code == 1
+    assert "failed: case_03" in err
+
+
+@pytest.mark.parametrize("text", ["soon", "20", "-5m", "", "1.2.3s"])
+def test_durations_are_checked(attentus, trained, tmp_path, text):
+    code, _, err = attentus("train", trained / "r.yaml", trained / "data", "-o", tmp_path / "x", "--max-time", text)
+    assert code == 2
+    assert "is no duration" in err
+
+
+def test_durations():
+    from attentus.cli.options import seconds
+
+    assert [seconds(t) for t in ("90s", "20m", "1h30m", "0.5h", None)] == [90, 1200, 5400, 1800, None]
+
+
+def test_predict_one_and_many(attentus, trained, tmp_path):
+    model, images = trained / "runs" / "a", trained / "data" / "imagesTr"
+    code, out, _ = attentus("predict", model, images / "case_00.nii.gz", "-o", tmp_path / "one.nrrd")
+    assert code == 0
+    assert "core" in out
+    assert "ml" in out
+    assert io.read_labels(tmp_path / "one.nrrd").grid == io.read_grid(images / "case_00.nii.gz")
+    code, out, _ = attentus("predict", model, images, "-o", tmp_path / "many", "--json")
+    assert code == 0
+    assert len(json.loads(out)["scans"]) == 6
+    assert json.loads((tmp_path / "many" / "labels.json").read_text())["labels"] == {"core": 1, "shell": 2}
+    code, _, err = attentus("predict", model, images, "-o", tmp_path / "many")
+    assert code == 1
+    assert err.count("exists already") == 6
+    assert attentus("predict", model, images, "-o", tmp_path / "many", "--overwrite")[0] == 0
+
+
+def test_predict_lists_what_failed(attentus, trained, tmp_path):
+    volume, _ = make.case(1)
+    io.write(volume, tmp_path / "in" / "good.nii.gz")
+    (tmp_path / "in" / "bad.nii.gz").write_bytes(b"")
+    model = trained / "runs" / "a"
+    code, out, err = attentus("predict", model, tmp_path / "in", "-o", tmp_path / "out")
+    assert code == 1
+    assert "failed: bad" in err
+    assert "good.nii.gz" in out
+    assert attentus("predict", model, tmp_path / "in" / "bad.nii.gz", "-o", tmp_path / "out")[0] == 2
+    assert attentus("predict", tmp_path, tmp_path / "in", "-o", tmp_path / "out")[0] == 2
+    assert attentus("predict", model, tmp_path / "nowhere", "-o", tmp_path / "out")[0] == 2
+    assert attentus("predict", model, tmp_path / "in", "-o", tmp_path / "out", "--weights", "worst")[0] == 2
+
+
+def test_score_folders_against_a_dataset(attentus, trained, tmp_path):
+    attentus("predict", trained / "runs" / "a", trained / "data" / "imagesTr", "-o", tmp_path / "p")
+    for reference in (trained / "data", trained / "data" / "labelsTr"):
+        code, out, _ = attentus("score", tmp_path / "p", reference, "-o", tmp_path / "s.csv", "--overwrite")
+        assert code == 0
+        assert "core" in out  # named by dataset.json
+    assert (tmp_path / "s.csv").read_text().startswith("case,structure,dice")
+    (tmp_path / "p" / "case_04.nii.gz").unlink()
+    code, out, err = attentus("score", tmp_path / "p", trained / "data", "--json")
+    assert code == 1
+    assert "failed: case_04: there is no prediction" in err
+    assert len(json.loads(out)["rows"]) == 5 * 2 * 15
+
+
+def test_score_names_values_and_rules(attentus, tmp_path):
+    array = np.zeros((1, 4, 6, 6), np.uint8)
+    array[0, 1:3, 1:4, 1:4] = 3
+    io.write(Volume.from_array(array), tmp_path / "a.nii.gz")
+    array[0, 1, 1, 1] = 5
+    io.write(Volume.from_array(array), tmp_path / "b.nii.gz")
+    options = ["--label", "both=3+5", "--label", "any=any", "--label", "three=3", "--hd95", "pooled", "--json"]
+    code, out, _ = attentus("score", tmp_path / "a.nii.gz", tmp_path / "b.nii.gz", *options)
+    assert code == 0
+    rows = {(r["structure"], r["metric"]): r["value"] for r in json.loads(out)["rows"]}
+    assert rows["both", "dice"] == rows["any", "dice"] == 1
+    assert rows["three", "dice"] == pytest.approx(2 * 17 / 35)
+    assert json.loads(out)["rules"]["hd95"] == "pooled"
+    for wrong in (
+        ["--label", "x"],
+        ["--label", "x=y"],
+        ["--empty", "brat"],
+        ["--spacing", "1,2"],
+        ["--spacing", "1,1,1"],
+    ):
+        assert attentus("score", tmp_path / "a.nii.gz", tmp_path / "b.nii.gz", *wrong)[0] == 2
+
+
+def test_score_reproduces_the_chaos_sample(attentus):
+    folder = make.real_data("chaos-ct-liver", "CT_SET_3")
+    options = [
+        "--stack",
+        "--spacing",
+        "2,0.7265625,0.7265625",
+        "--label",
+        "liver=any",
+        "--border",
+        "foreground",
+        "--json",
+    ]
+    code, out, _ = attentus("score", folder / "Segmentation", folder / "Ground", *options)
+    assert code == 0
+    value = {row["metric"]: row["value"] for row in json.loads(out)["rows"]}
+    assert value["dice"] == pytest.approx(0.978, abs=5e-4)
+    assert 100 * value["ravd"] == pytest.approx(0.665, abs=1e-3)
+    assert value["assd_mm"] == pytest.approx(0.734, abs=5e-4)
+    assert value["hd_mm"] == pytest.approx(14.0, abs=0.05)
+
+
+def test_report_is_written(attentus, trained, tmp_path):
+    assert attentus("report", trained / "runs" / "a", "-o", tmp_path / "r.html")[0] == 0
+    assert (tmp_path / "r.html").stat().st_size > 10_000
+    assert attentus("report", trained / "runs" / "a", "-o", tmp_path / "r.html")[0] == 2
+    assert attentus("report", tmp_path)[0] == 2
+
+
+def test_doctor(attentus):
+    code, out, _ = attentus("doctor")
+    assert code == 0
+    assert "All is well" in out
+    assert json.loads(attentus("doctor", "--json")[1])["problem"] == ""
+
+
+@pytest.mark.slow
+def test_demo(attentus, tmp_path):
+    code, out, _ = attentus("demo", "-o", tmp_path / "demo")
+    assert code == 0
+    assert (tmp_path / "demo" / "report.html").is_file()
+    assert "liver" in out
