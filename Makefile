@@ -1,20 +1,23 @@
 # Two commands set up everything on a bare machine with Python (3.10 or newer) and make:
 #   make demo   built-in scans: train, predict, score, report
 #   make test   the test suite
-# Further: make check (format, lint, types, layers), make docs, make clean.
+# Further: make slow (tests that take minutes), make check (format, lint, types, layers), make docs, make clean.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: demo test check docs clean
+.PHONY: demo test slow check docs clean
 
 demo: $(VENV)/.run
 	$(BIN)/attentus demo -o demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

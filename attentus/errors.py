@@ -69,6 +69,10 @@ class MissingExtra(AttentusError, ImportError):
         self.package, self.extra, self.purpose = package, extra, purpose
         super().__init__(f"{purpose} needs the package '{package}'. Install it with: pip install 'attentus[{extra}]'")
 
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str, str]]:
+        """Survive the trip between processes."""
+        return type(self), (self.package, self.extra, self.purpose)
+
 
 class TrainingStopped(AttentusError, RuntimeError):
     """Training cannot continue; what was reached is saved and the message says how to go on."""

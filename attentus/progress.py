@@ -15,8 +15,8 @@ T = TypeVar("T")
 class Task(Protocol):
     """One piece of work with a known number of steps."""
 
-    def advance(self, steps: int = 1, note: str = "") -> None:
-        """Say that more steps are done, with a few words or numbers on the current state."""
+    def advance(self, steps: int = 1, note: str = "", total: int | None = None) -> None:
+        """Say that more steps are done, with a few words on the state, and how many there will be if that changed."""
 
 
 class Progress(Protocol):
@@ -32,7 +32,7 @@ class Progress(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def advance(self, steps: int = 1, note: str = "") -> None:
+    def advance(self, steps: int = 1, note: str = "", total: int | None = None) -> None:
         """Do nothing."""
 
     @contextmanager

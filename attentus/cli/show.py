@@ -120,8 +120,9 @@ class _Line:
         self.what, self.total, self.done, self.first = what, total, done, done
         self.started = self.told = time.monotonic()
 
-    def advance(self, steps: int = 1, note: str = "") -> None:
+    def advance(self, steps: int = 1, note: str = "", total: int | None = None) -> None:
         self.done += steps
+        self.total = total or self.total
         now = time.monotonic()
         if now - self.told < PLAIN_SECONDS:
             return
@@ -180,8 +181,8 @@ class _Bar:
     def __init__(self, bars: Any, number: Any) -> None:
         self._bars, self._number = bars, number
 
-    def advance(self, steps: int = 1, note: str = "") -> None:
-        self._bars.update(self._number, advance=steps, note=note)
+    def advance(self, steps: int = 1, note: str = "", total: int | None = None) -> None:
+        self._bars.update(self._number, advance=steps, note=note, total=total)
 
 
 def _finite(value: Any) -> Any:

@@ -8,9 +8,10 @@ guess would move anatomy. Single-frame series and enhanced multi-frame objects a
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -18,11 +19,13 @@ from attentus.errors import BadFile, MissingExtra
 from attentus.types import Grid, Source, Volume
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
     from pydicom import Dataset as Header
+
+T = TypeVar("T")
 
 STEP_TOLERANCE = 0.02
 """Share of the slice step by which single steps may differ before a series counts as irregular."""
@@ -141,16 +144,23 @@ def _header(file: Path) -> Header | None:
     import pydicom
 
     try:
-        return pydicom.dcmread(file, stop_before_pixels=True)
+        return _quietly(pydicom.dcmread, file, stop_before_pixels=True)
     except pydicom.errors.InvalidDicomError:
         if file.suffix.lower() != ".dcm":
             return None
-        forced = pydicom.dcmread(file, stop_before_pixels=True, force=True)  # written without the 128-byte preamble
+        forced = _quietly(pydicom.dcmread, file, stop_before_pixels=True, force=True)  # without the 128-byte preamble
         if "SOPClassUID" in forced:
             return forced
         raise BadFile(file, "is called .dcm but holds no DICOM data", "Copy it again or remove it.") from None
     except (EOFError, OSError, ValueError) as error:
         raise BadFile(file, f"is damaged DICOM ({error})", "Copy it from the archive again.") from error
+
+
+def _quietly(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    """Call without the library's warnings about values that stray from the standard; what matters is checked here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return function(*arguments, **options)
 
 
 def _single(file: Path) -> Series:
@@ -333,9 +343,9 @@ def _pixels(frames: list[Frame]) -> Iterable[tuple[int, Frame, NDArray[Any]]]:
 def _stored(file: Path) -> NDArray[Any]:
     import pydicom
 
-    header = pydicom.dcmread(file, force=True)
     try:
-        pixels: NDArray[Any] = header.pixel_array
+        header = _quietly(pydicom.dcmread, file, force=True)
+        pixels: NDArray[Any] = _quietly(getattr, header, "pixel_array")
     except RuntimeError as error:
         if "missing dependencies" in str(error) or "plugin" in str(error):
             raise MissingExtra("python-gdcm", "dicom", f"Reading {file} (compressed pixels)") from None

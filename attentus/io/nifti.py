@@ -54,20 +54,27 @@ def _opened(path: Path, compressed: bool) -> Iterator[Any]:  # noqa: FBT001
     import nibabel as nib
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
 
     try:
         with gzip.open(path, "rb") if compressed else path.open("rb") as file:
             # From the open file, not by name: the name may promise a compression that is not there.
-            yield (nib.Nifti2Image if _is_nifti2(file) else nib.Nifti1Image).from_stream(file)
+            head = file.read(348)
+            file.seek(0)
+            second = 540 in (int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big"))
+            if (head[4:6] if second else head[344:346]) != b"n+":
+                raise BadFile(
+                    path,
+                    "is the header of a two-file NIfTI or an Analyze image",
+                    "Convert the pair to one .nii.gz file.",
+                )
+            image = (nib.Nifti2Image if second else nib.Nifti1Image).from_stream(file)
+            yield image
     except AttentusError:
         raise
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise broken_gzip(path) from None
-    except ImageFileError:
-        raise BadFile(
-            path, "is the header of a two-file NIfTI or an Analyze image", "Convert the pair to one .nii.gz file."
-        ) from None
-    except (OSError, ValueError, HeaderDataError) as error:
+    except (OSError, ValueError, HeaderDataError, ImageFileError, WrapStructError) as error:
         raise BadFile(path, f"is damaged NIfTI ({error})", "Copy or convert the file again.") from error
 
 
@@ -85,12 +92,6 @@ def write_nifti(volume: Volume, path: Path) -> None:
     if volume.source and volume.source.format == "nifti" and volume.source.grid == volume.grid:
         _repeat_geometry(image.header, volume.source.header)
     nib.save(image, path)
-
-
-def _is_nifti2(file: Any) -> bool:
-    head = file.read(4)
-    file.seek(0)
-    return 540 in (int.from_bytes(head, "little"), int.from_bytes(head, "big"))
 
 
 def _volume(path: Path, array: NDArray[Any], image: Any) -> Volume:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from attentus import io
-from attentus.errors import AttentusError, BadInput
+from attentus.errors import AttentusError, BadFile, BadInput
 from attentus.io.dicom import holds_dicom
 from attentus.io.sniff import READABLE_ENDINGS, ending, stem
 from attentus.metrics.pair import METRICS, Pair
@@ -151,7 +151,13 @@ def match_files(
 
 
 def label_files(folder: Path) -> dict[str, Path]:
-    """Case id (name without ending) to file, for every image file in a folder."""
+    """Case id (name without ending) to file, for every image file in a folder.
+
+    Raises:
+        BadFile: no such folder.
+    """
+    if not folder.is_dir():
+        raise BadFile(folder, "is no folder", "Name the folder that holds one label file per case.")
     files = (p for p in sorted(folder.iterdir()) if ending(p) in READABLE_ENDINGS and not p.name.startswith("."))
     return {stem(path): path for path in files}
 

@@ -164,7 +164,8 @@ def _report(job: Job, task: Task, state: State, facts: dict[str, float]) -> None
     job.log.write("step", state.step, **{name: float(f"{value:.6g}") for name, value in facts.items()})
     share = facts["wait"] / max(facts["seconds"], 1e-9)
     note = f"loss {facts['loss']:.4f}  lr {facts['lr']:.1e}  {facts['seconds']:.2f} s/it  waiting for data {share:.0%}"
-    task.advance(1, note)
+    expected = round(state.step / job.done(state)) if job.max_seconds else None  # the clock may end it sooner
+    task.advance(1, note, expected)
 
 
 def _bare(net: nn.Module) -> nn.Module:

@@ -91,7 +91,7 @@ def test_windows_are_reported():
     done = []
 
     class Task:
-        def advance(self, steps=1, note=""):
+        def advance(self, steps=1, note="", total=None):
             done.append(steps)
 
     how = Window((4, 4, 4), 0.5, batch=3)

@@ -53,7 +53,7 @@ class Watcher:
         self.what, self.done = what, done
         return nullcontext(self)
 
-    def advance(self, steps=1, note=""):
+    def advance(self, steps=1, note="", total=None):
         self.done += steps
         if self.what == "training" and self.done == self.stop_at:
             raise KeyboardInterrupt
