@@ -199,7 +199,7 @@ class Grid:
         apart = self.distance_mm(other)
         how = f"Corresponding corners lie up to {apart:.2f} mm apart." if math.isfinite(apart) else "The shapes differ."
         lines = [
-            f"{what}: the {theirs} lie on another grid than the {mine}.",
+            f"{what}: {mine} and {theirs} lie on different grids.",
             f"  {mine:<{width}}  {self.describe()}",
             f"  {theirs:<{width}}  {other.describe()}",
             f"  {how}",

@@ -191,7 +191,7 @@ def _finding(case: Case, path: Path | None, error: AttentusError) -> Finding:
     if isinstance(error, BadFile):
         return Finding("error", case.id, error.path, error.problem, error.fix)
     if isinstance(error, GridMismatch):
-        problem = " ".join(line.strip() for line in str(error).splitlines()[:-1])
+        problem = "; ".join(line.strip(" .") for line in str(error).splitlines()[:-1])
         return Finding(
             "error",
             case.id,

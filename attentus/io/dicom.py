@@ -93,15 +93,18 @@ class Series:
 def find_series(folder: Path) -> list[Series]:
     """All image series in a folder and its subfolders; files that are not DICOM images are passed over.
 
+    Copies of a series in two folders are two series.
+
     Raises:
         BadFile: a file called .dcm is damaged, or an image lacks what places it in the patient.
     """
-    headers: dict[str, list[tuple[Path, Header]]] = {}
+    headers: dict[tuple[Path, str], list[tuple[Path, Header]]] = {}
     for file in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
         header = _header(file)
         if header is not None and str(header.get("SOPClassUID", "")) not in _NOT_IMAGES and "Rows" in header:
-            headers.setdefault(str(header.get("SeriesInstanceUID", "")), []).append((file, header))
-    return [_series(uid, members) for uid, members in headers.items()]
+            uid = str(header.get("SeriesInstanceUID", ""))
+            headers.setdefault((file.parent, uid), []).append((file, header))
+    return [_series(uid, members) for (_, uid), members in headers.items()]
 
 
 def read_series(path: Path, series: str | None = None) -> Volume:

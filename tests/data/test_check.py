@@ -54,8 +54,8 @@ def fraction(array, affine):
 
 EDITS = [
     ("imagesTr", nan, "error", "1 voxels are NaN or infinite"),
-    ("labelsTr", shifted, "error", "another grid than the image"),
-    ("labelsTr", lambda a, m: (a[1:], m), "error", "another grid than the image"),
+    ("labelsTr", shifted, "error", "image and labels lie on different grids"),
+    ("labelsTr", lambda a, m: (a[1:], m), "error", "image and labels lie on different grids"),
     ("labelsTr", unknown, "error", "2 voxels have the unknown label 7"),
     ("labelsTr", fraction, "error", "no label map"),
     ("labelsTr", lambda a, m: (0 * a, m), "warning", "labels nothing"),
@@ -130,10 +130,10 @@ def test_exchanged_files_are_suspected(folder):
 
 
 EXPECTED = {
-    "affine-shift": "another grid",
+    "affine-shift": "different grids",
     "fractional-label": "fractions",
     "nan-voxels": "NaN",
-    "shape-mismatch": "another grid",
+    "shape-mismatch": "different grids",
     "swapped-roles": "fractions",
     "truncated-image": "end too early",
     "zero-byte-image": "empty",

@@ -100,6 +100,17 @@ def test_several_series_are_listed_and_chosen_by_description_or_uid(tmp_path):
         io.read(tmp_path, series="T2")
 
 
+def test_copies_in_two_folders_are_two_series(series):
+    other = series[0].parents[1] / "copy"
+    other.mkdir()
+    for file in series:
+        (other / file.name).write_bytes(file.read_bytes())
+    found = find_series(series[0].parents[1])
+    assert len(found) == 2
+    assert found[0].uid == found[1].uid
+    np.testing.assert_array_equal(io.read(other).array, io.read(series[0].parent).array)
+
+
 def test_what_has_no_place_in_the_patient_is_refused(series):
     make.edit_dicom(series[1], ImagePositionPatient=None)
     with pytest.raises(BadFile, match=rf"{series[1].name}: has no ImagePositionPatient"):

@@ -176,7 +176,7 @@ def test_channels_in_separate_files_must_share_a_grid(tmp_path):
     case = Case("p", (tmp_path / "t1.nii.gz", tmp_path / "t2.nii.gz"))
     assert io.read_case(case).channels == 2
     io.write(make.marked(make.grid(spacing=(2.5, 0.9, 0.7)))[0], tmp_path / "t2.nii.gz", overwrite=True)
-    with pytest.raises(AttentusError, match=r"p: the t2\.nii\.gz lie on another grid than the t1\.nii\.gz"):
+    with pytest.raises(AttentusError, match=r"p: t1\.nii\.gz and t2\.nii\.gz lie on different grids"):
         io.read_case(case)
 
 

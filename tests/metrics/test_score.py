@@ -85,7 +85,7 @@ def test_files_in_different_orientations_are_compared_in_the_patient(tmp_path, l
 def test_different_grids_are_refused_with_both_printed(labels):
     here = Volume(labels[None], Grid((6, 20, 20), (3.0, 1.0, 1.0)))
     there = Volume(labels[None], Grid((6, 20, 20), (3.0, 1.0, 1.0), (0.0, 4.0, 0.0)))
-    with pytest.raises(GridMismatch, match=r"prediction lie on another grid than the reference(?s:.*)4\.00 mm apart"):
+    with pytest.raises(GridMismatch, match=r"reference and prediction lie on different grids(?s:.*)4\.00 mm apart"):
         score(here, there)
 
 

@@ -99,7 +99,7 @@ def test_labels_that_do_not_fit_leave_the_picture_and_say_why(tmp_path):
     pixels = sheet(dataset, tmp_path / "s.png")
     assert 0.001 < like(pixels, (248, 228, 225)).mean() < 0.1
     facts = describe_case(dataset["c00"], dataset)
-    assert facts["error"] == "the labels lie on another grid than the image."
+    assert facts["error"] == "image and labels lie on different grids."
     assert facts["shape"] == [6, 20, 30]
 
 
