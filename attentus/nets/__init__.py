@@ -4,43 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from attentus.errors import BadInput
 from attentus.nets.attention import listening, taps
-from attentus.nets.attention_unet import AttentionUNet, unet
-from attentus.nets.classic_unet import ClassicUNet
+from attentus.nets.card import Card, Preset
+from attentus.nets.catalogue import CARDS
+from attentus.nets.cost import AttentionPoint, Cost, attention_points, cost
 from attentus.registry import Factory, Registry
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["create", "listening", "names", "options", "presets", "taps"]
+__all__ = [
+    "AttentionPoint",
+    "Card",
+    "Cost",
+    "Preset",
+    "attention_points",
+    "card",
+    "cost",
+    "create",
+    "listening",
+    "names",
+    "options",
+    "presets",
+    "taps",
+]
 
-_NETS: Factory[nn.Module] = Factory(
-    "net",
-    {
-        "attention-unet": AttentionUNet,  # Oktay 2018
-        "unet": unet,  # its baseline
-        "classic-unet": ClassicUNet,  # comparison nets of the ANU-Net paper, gated or not
-    },
-    group="attentus.nets",
-)
-
-_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "attention-unet": {
-        "paper": {},  # Table 1: 6.40 M parameters
-        "release": {"gating": 256, "gate_init": "kaiming"},  # the authors' published code
-    },
-    "unet": {
-        "paper": {},  # Table 1: 5.88 M
-        "capacity-match": {"feature_scale": 3.82},  # control of Table 1: 6.44 M
-        "huge": {"feature_scale": 3},  # control of Table 1: 10.40 M
-    },
-    "classic-unet": {
-        "anu": {},  # ANU-Net comparison, width 32
-        "anu-attention": {"gated": True},
-        "wide": {"width": 64, "up": "nearest"},
-        "wide-attention": {"width": 64, "up": "nearest", "gated": True},
-    },
-}
+_NETS: Factory[nn.Module] = Factory("net", {name: card.build for name, card in CARDS.items()}, group="attentus.nets")
 
 
 def names() -> list[str]:
@@ -48,9 +38,14 @@ def names() -> list[str]:
     return _NETS.names()
 
 
+def card(name: str) -> Card | None:
+    """Paper, published input and presets of a built-in net; None for plug-ins."""
+    return CARDS.get(name)
+
+
 def presets(name: str) -> list[str]:
     """Named sets of options a net was published with."""
-    return sorted(_PRESETS.get(name, {}))
+    return sorted(CARDS[name].presets) if name in CARDS else []
 
 
 def options(name: str) -> dict[str, Any]:
@@ -79,6 +74,9 @@ def create(
         UnknownName: no net or preset of that name.
         BadInput: an option the net does not have, or a value it does not take.
     """
+    if min(in_channels, out_channels) < 1:
+        raise BadInput(f"A net needs at least one channel in and one out, got {in_channels} and {out_channels}.")
     if preset is not None:
-        chosen = {**Registry("preset", _PRESETS.get(name, {})).get(preset), **chosen}
+        named = Registry("preset", CARDS[name].presets if name in CARDS else {}).get(preset)
+        name, chosen = named.net or name, {**named.options, **chosen}
     return _NETS.create(name, dims, in_channels, out_channels, **chosen)

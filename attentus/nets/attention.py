@@ -26,7 +26,7 @@ def listening(net: nn.Module) -> Iterator[dict[str, Tensor]]:
 
     Yields:
         A dict that holds, after each forward pass, the coefficients of that pass by name, each (N, maps, *spatial)
-        in the resolution of the skip it weighs, detached.
+        in the resolution of the features it weighs (1 voxel for channel attention), detached.
     """
     heard: dict[str, Tensor] = {}
 
@@ -36,9 +36,14 @@ def listening(net: nn.Module) -> Iterator[dict[str, Tensor]]:
 
         return hook
 
-    handles = [tap.register_forward_hook(keep(name)) for name, tap in taps(net).items()]  # type: ignore[arg-type]
+    points = taps(net)
+    handles = [tap.register_forward_hook(keep(name)) for name, tap in points.items()]  # type: ignore[arg-type]
+    for tap in points.values():
+        tap.heard = True
     try:
         yield heard
     finally:
+        for tap in points.values():
+            tap.heard = False
         for handle in handles:
             handle.remove()

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from attentus.errors import BadInput
 from attentus.nets.parts import (
     AttentionTap,
-    batch_norm,
     conv,
     crop_to,
     double_conv,
     max_pool,
+    normalise,
+    one_of,
     pad_to_multiple,
     resize,
 )
@@ -65,8 +66,8 @@ class AttentionUNet(nn.Module):
         gate_init: Literal["open", "kaiming"] = "open",
     ) -> None:
         super().__init__()
-        if deep_supervision not in ("fuse", "aux", "off"):
-            raise BadInput(f"deep_supervision is 'fuse', 'aux' or 'off', got '{deep_supervision}'.")
+        one_of("deep_supervision", deep_supervision, ("fuse", "aux", "off"))
+        one_of("gate_init", gate_init, ("open", "kaiming"))
         widths = [int(width / feature_scale) for width in BASE_WIDTHS]
         if min(widths) < 1:
             raise BadInput(f"feature_scale {feature_scale} leaves a level without channels; it must be at most 64.")
@@ -76,7 +77,7 @@ class AttentionUNet(nn.Module):
         self.center = double_conv(dims, widths[3], widths[4])
         self.pool = max_pool(dims)
 
-        self.gating = _gating_signal(dims, widths[4], gating) if gating and n_gates else nn.Identity()
+        self.gating = gating_signal(dims, widths[4], gating) if gating and n_gates else nn.Identity()
         signals = {4: gating or widths[4], 3: widths[3], 2: widths[2]}
         self.gates = nn.ModuleDict(
             {
@@ -133,7 +134,7 @@ class MultiGate(nn.Module):
         super().__init__()
         self.each = nn.ModuleList(GridGate(dims, channels, signal_channels) for _ in range(n_gates))
         self.fuse = nn.Sequential(
-            conv(dims, n_gates * channels, channels, 1), batch_norm(dims, channels), nn.ReLU(inplace=True)
+            conv(dims, n_gates * channels, channels, 1), normalise(dims, channels), nn.ReLU(inplace=True)
         )
 
     def forward(self, skip: Tensor, signal: Tensor) -> Tensor:
@@ -155,7 +156,7 @@ class GridGate(nn.Module):
         self.phi = conv(dims, signal_channels, channels, 1)
         self.psi = conv(dims, channels, 1, 1)
         self.alpha = AttentionTap()
-        self.out = nn.Sequential(conv(dims, channels, channels, 1), batch_norm(dims, channels))
+        self.out = nn.Sequential(conv(dims, channels, channels, 1), normalise(dims, channels))
 
     def forward(self, skip: Tensor, signal: Tensor) -> Tensor:
         """Weigh the skip by how well it agrees with the signal."""
@@ -179,10 +180,9 @@ def unet(
     return AttentionUNet(dims, in_channels, out_channels, n_gates=0, **options)  # type: ignore[arg-type]
 
 
-def _gating_signal(dims: int, in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        conv(dims, in_channels, out_channels, 1), batch_norm(dims, out_channels), nn.ReLU(inplace=True)
-    )
+def gating_signal(dims: int, in_channels: int, out_channels: int) -> nn.Sequential:
+    """1x1 convolution, batch normalisation, ReLU: what grid gates listen to."""
+    return nn.Sequential(conv(dims, in_channels, out_channels, 1), normalise(dims, out_channels), nn.ReLU(inplace=True))
 
 
 def _initialise(net: nn.Module, gate_init: str) -> None:
@@ -197,5 +197,3 @@ def _initialise(net: nn.Module, gate_init: str) -> None:
         for gate in (module for module in net.modules() if isinstance(module, GridGate)):
             for parameter, start in zip(gate.psi.parameters(), (0.0, 3.0), strict=True):  # weight, bias
                 nn.init.constant_(parameter, start)
-    elif gate_init != "kaiming":
-        raise BadInput(f"gate_init is 'open' or 'kaiming', got '{gate_init}'.")
