@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from attentus import __version__
-from attentus.cli import data, demo, doctor, predict, recipe, report, score, train
+from attentus.cli import data, demo, doctor, nets, predict, recipe, report, score, train
 from attentus.cli.show import explain
 from attentus.errors import AttentusError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command(epilog="Example: attentus demo")(demo.demo)
 app.add_typer(data.app, name="data")
 app.add_typer(recipe.app, name="recipe")
+app.add_typer(nets.app, name="nets")
 app.command(epilog="Example: attentus train hippocampus-attention-unet DATA -o runs/a --max-time 20m")(train.train)
 app.command(epilog="Example: attentus predict runs/a scans/ -o masks/")(predict.predict)
 app.command(epilog="Example: attentus score masks/ DATA -o scores.csv")(score.score)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from attentus.errors import BadInput
 from attentus.losses.cross_entropy import CrossEntropyLoss
 from attentus.losses.dice import DiceLoss
 
@@ -43,13 +44,14 @@ class DiceCrossEntropyLoss(nn.Module):
 class DeepSupervision(nn.Module):
     """The same loss on every output of a net, weighted and summed.
 
-    logits   tuple of (N, K, *spatial), final one first
-    target   (N, *spatial), integers
+    logits   tuple of (N, K, *level), final one first; an output may be coarser than the target by a power of two
+    target   (N, *spatial), integers; coarser outputs are compared with every second, fourth, ... voxel of it
     returns  scalar
 
     Args:
         loss: what is asked of one output.
-        weights: one weight per output; None halves from output to output and normalises to a sum of 1.
+        weights: one weight per output, 0 leaves it out; None halves from output to output and normalises to a sum
+            of 1.
     """
 
     def __init__(self, loss: nn.Module, weights: Sequence[float] | None = None) -> None:
@@ -58,11 +60,18 @@ class DeepSupervision(nn.Module):
         self.weights = weights
 
     def forward(self, logits: tuple[Tensor, ...], target: Tensor) -> Tensor:
-        """Weighted sum over the outputs."""
+        """Weighted sum over the outputs.
+
+        Raises:
+            BadInput: as many weights as outputs are needed, or an output's size does not follow from the target's.
+        """
         weights = self.weights or halving(len(logits))
+        if len(weights) != len(logits):
+            raise BadInput(f"The net has {len(logits)} outputs, but {len(weights)} weights are given (head_weights).")
         total = torch.zeros((), device=target.device)
         for weight, output in zip(weights, logits, strict=True):
-            total = total + weight * self.loss(output, target)
+            if weight:
+                total = total + weight * self.loss(output, coarser(target, output.shape[2:]))
         return total
 
 
@@ -70,3 +79,17 @@ def halving(outputs: int) -> list[float]:
     """1, 1/2, 1/4, ... divided by their sum."""
     raw = [0.5**k for k in range(outputs)]
     return [weight / sum(raw) for weight in raw]
+
+
+def coarser(target: Tensor, size: Sequence[int]) -> Tensor:
+    """Every 2^i-th voxel of (N, *spatial), so that the sides become `size`.
+
+    Raises:
+        BadInput: no power of two leads to that size.
+    """
+    full, step = target.shape[1:], 1
+    while step <= max(full):
+        if all(-(-n // step) == m for n, m in zip(full, size, strict=True)):
+            return target[(slice(None), *(slice(None, None, step) for _ in full))]
+        step *= 2
+    raise BadInput(f"An output of size {list(size)} is not a halved form of the target's {list(full)}.")

@@ -99,12 +99,12 @@ class ANUNet(nn.Module):
         )
         self.nodes.update({f"x{i}_{j}": double_conv(dims, (j + 1) * widths[i], widths[i], norm) for i, j in joins})
         self.ups = nn.ModuleDict()
-        self.gates, self.taps = nn.ModuleDict(), nn.ModuleDict()
+        self.gates, self.attention = nn.ModuleDict(), nn.ModuleDict()
         for i, j in joins:
             if self._up(i, j) not in self.ups:
                 self.ups[self._up(i, j)] = up_step(dims, widths[i + 1], widths[i], up, norm)
             for k in self._gated(j):
-                self.taps[f"x{i}_{j}_from_x{i}_{k}"] = AttentionTap()
+                self.attention[f"x{i}_{j}_from_x{i}_{k}"] = AttentionTap()
                 if self._gate(i, j, k) not in self.gates:
                     self.gates[self._gate(i, j, k)] = Agreement(dims, widths[i], max(GATE_FLOOR, widths[i] // 2))
         heads = range(1, levels + 1) if deep_supervision else (levels,)
@@ -137,7 +137,7 @@ class ANUNet(nn.Module):
         """What node (i, j) gets of X[i,k]."""
         if k not in self._gated(j):
             return skip
-        alpha: Tensor = self.taps[f"x{i}_{j}_from_x{i}_{k}"](self.gates[self._gate(i, j, k)](skip, signal))
+        alpha: Tensor = self.attention[f"x{i}_{j}_from_x{i}_{k}"](self.gates[self._gate(i, j, k)](skip, signal))
         return skip * alpha
 
     def _gated(self, j: int) -> range:

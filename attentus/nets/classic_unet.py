@@ -84,6 +84,7 @@ class ClassicUNet(nn.Module):
             gating=gating_signal(dims, widths[-1], widths[-2]) if gate == "grid" else None,
         )
         self.heads = level_heads(dims, widths if heads == "pyramid" else widths[:1], out_channels)
+        self.supervision = tuple(1 / (2**i * LEVELS) for i in range(LEVELS)) if heads == "pyramid" else (1.0,)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(N, in_channels, *spatial) to a tuple of (N, out_channels, *spatial), coarser levels after it."""

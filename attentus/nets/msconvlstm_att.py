@@ -260,7 +260,8 @@ class SpatialAttention(nn.Module):
         if self.alpha.heard:
             self.alpha(_received(key, query).view(len(v), 1, *v.shape[2:]))
         pad = (0, value.shape[2] - key.shape[2])
-        gathered = F.scaled_dot_product_attention(F.pad(query, pad), F.pad(key, pad), value, scale=1.0)
+        q, k, x = (rows[:, None] for rows in (F.pad(query, pad), F.pad(key, pad), value))  # one head
+        gathered = F.scaled_dot_product_attention(q, k, x, scale=1.0)[:, 0]
         return self.strength * gathered.transpose(1, 2).reshape(v.shape) + v
 
     def attention_of(self, v: Tensor, positions: Sequence[tuple[int, int]]) -> Tensor:

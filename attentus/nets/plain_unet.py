@@ -1,7 +1,7 @@
 """Modern references: nnU-Net's plain encoder-decoder and its residual-encoder variant (Isensee et al. 2021, 2024).
 
-Written out here because the published library pulls in packages for photographs; parameter counts and outputs agree
-with it (tests). Instance normalisation, LeakyReLU, strided convolutions, an output per level of the decoder.
+Written out here because the published library pulls in packages for photographs; with the same weights the outputs
+are equal, bit for bit. Instance normalisation, LeakyReLU, strided convolutions, an output per level of the decoder.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class PlainUNet(nn.Module):
         self.multiple = 2 ** (len(widths) - 1)
         self.pyramid = pyramid
         self.heads = level_heads(dims, widths[:-1], out_channels)  # the bottom of the U has none
+        self.supervision = _halving_to_zero(len(self.heads))
         he_initialise(self, SLOPE)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -139,6 +140,14 @@ def _pyramid(dims: int, widths: Sequence[int], encoder: Sequence[nn.Module], con
     block = leaky_double_conv if convolutions == 2 else _conv_unit
     ups = [transposed(dims, coarse, fine) for coarse, fine in steps]
     return Pyramid(encoder, ups, [block(dims, 2 * fine, fine) for _, fine in steps], skip_first=False)
+
+
+def _halving_to_zero(outputs: int) -> tuple[float, ...]:
+    """nnU-Net's weights: each half of the one before, none for the coarsest of several, sum 1."""
+    raw = [0.5**i for i in range(outputs)]
+    if outputs > 1:
+        raw[-1] = 0.0
+    return tuple(weight / sum(raw) for weight in raw)
 
 
 def _checked_widths(dims: int, widths: Sequence[int] | None) -> list[int]:

@@ -91,7 +91,7 @@ class Loss(Section):
     options: dict[str, Any] = {}
     """Options of that loss."""
     head_weights: tuple[NotNegative, ...] | None = None
-    """Weights of the net's outputs, final one first; null halves from one to the next. Unused by nets of one output."""
+    """Weights of the net's outputs, final one first; null takes its paper's, or halves from one to the next."""
 
 
 class Augment(Section):

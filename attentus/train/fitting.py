@@ -102,7 +102,8 @@ def _train(
     fabric.launch()
     torch.manual_seed(hash_seed(recipe.seed, 2**31))
     bare = create_net(recipe)
-    loss = losses.DeepSupervision(losses.create(recipe.loss.name, **recipe.loss.options), recipe.loss.head_weights)
+    weights = recipe.loss.head_weights or getattr(bare, "supervision", None)
+    loss = losses.DeepSupervision(losses.create(recipe.loss.name, **recipe.loss.options), weights)
     raw = _optimiser(recipe, bare)
     last = folder / WEIGHTS["last"]
     state = load_state(last, bare, raw) if last.is_file() else State()
@@ -143,7 +144,7 @@ def check_buildable(recipe: Recipe) -> int:
 
     Raises:
         UnknownName, BadInput: no such net, loss or option.
-        RecipeError: a patch the net cannot halve as often as it needs to.
+        RecipeError: a patch the net cannot halve as often as it needs to, or weights for more or fewer outputs.
     """
     channels, classes = max(len(recipe.channels), 1), 1 + max(len(recipe.labels), 1)
     how = recipe.net
@@ -157,6 +158,10 @@ def check_buildable(recipe: Recipe) -> int:
             f"train.patch: the net '{how.name}' halves its input until sides must be multiples of {multiple};"
             f" {list(recipe.train.patch)} is not. Take {fitting}."
         )
+    if (given := recipe.loss.head_weights) is not None:
+        outputs = len(net.train()(torch.empty(2, channels, *recipe.train.patch, device="meta")))
+        if len(given) != outputs:
+            raise RecipeError(f"loss.head_weights: the net '{how.name}' has {outputs} outputs; {len(given)} are given.")
     if recipe.train.precision == "bf16" and how.dims == 3 and not torch.cuda.is_available():
         _refuse_thin_maps(net, channels, recipe.train.patch)
     return sum(p.numel() for p in net.parameters())

@@ -1,0 +1,7 @@
+"""Leave Attentus: networks as files that other programs run."""
+
+from __future__ import annotations
+
+from attentus.export.onnx import OPSET, to_onnx
+
+__all__ = ["OPSET", "to_onnx"]
