@@ -72,7 +72,8 @@ def nets_and_losses() -> str:
         "`at.nets.create(name, dims, in_channels, out_channels, ...)`\n",
     ]
     for name in nets.names():
-        net = nets.create(name, 3, 1, 2)
+        known = nets.card(name)
+        net = nets.create(name, known.dims[-1] if known else 3, 1, 2)
         parts += [f"### {name}\n", f"```text\n{inspect.getdoc(net)}\n```\n"]
         parts += _options(nets.options(name))
         if nets.presets(name):

@@ -20,6 +20,7 @@ from attentus.types import Volume
 COMMANDS = [
     *(["demo"], ["data"], ["data", "check"], ["data", "show"], ["data", "phantom"]),
     *(["recipe"], ["recipe", "list"], ["recipe", "show"], ["recipe", "copy"], ["recipe", "check"]),
+    *(["nets"], ["nets", "list"], ["nets", "show"]),
     *(["train"], ["predict"], ["score"], ["report"], ["doctor"]),
 ]
 
@@ -53,7 +54,7 @@ def test_every_command_has_help_with_an_example(attentus, command):
     code, out, _ = attentus(*command, "--help")
     assert code == 0
     assert "Usage" in out
-    if command[0] not in ("data", "recipe") or len(command) == 2:
+    if command[0] not in ("data", "recipe", "nets") or len(command) == 2:
         assert "Example: attentus" in re.sub(r"\s+", " ", out)
 
 
@@ -155,6 +156,61 @@ def test_recipes_are_listed_shown_copied_and_checked(attentus, tmp_path):
     assert "Did you mean 'learning_rate'" in err
     assert attentus("recipe", "check", mine, "--set", "net.name=unnet")[0] == 2
     assert attentus("recipe", "check", mine, "--set", "net.options={presett: paper}")[0] == 2
+
+
+def test_nets_are_listed_with_what_they_cost(attentus):
+    code, out, _ = attentus("nets", "list", "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert code == 0
+    assert rows["anu-net"]["parameters"] == 8_950_594  # Table 6: 8.9506 M
+    assert rows["anu-net"]["attention_modules"] == 20
+    assert rows["attention-unet"] | {"presets": [], "options": {}} == {
+        "name": "attention-unet",
+        "paper": "Oktay 2018",
+        "dims": [2, 3],
+        "in_channels": 1,
+        "out_channels": 4,
+        "size": [96, 160, 160],
+        "parameters": 6_407_018,
+        "flops": 346_572_288_000,
+        "attention_modules": 6,
+        "presets": [],
+        "options": {},
+    }
+    code, out, _ = attentus("nets", "list")
+    assert code == 0
+    assert "12,778,945" not in out
+    assert "4,420,849" in out
+
+
+def test_one_net_is_shown_with_its_attention(attentus):
+    options = ["--preset", "brats", "--channels", "4", "--size", "64,64,64"]
+    code, out, _ = attentus("nets", "show", "ra-unet", *options, "--json")
+    facts = json.loads(out)
+    assert code == 0
+    assert facts["parameters"] == 12_778_945  # Table VIII: "12M"
+    assert [place["size"][0] for place in facts["attention"]] == [4, 8, 16, 32]
+    code, out, _ = attentus("nets", "show", "msconvlstm-att")
+    assert code == 0
+    assert "2,598,703 parameters, 82.68 GFLOP" in out
+    assert "received" in out
+    assert "channel" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["anu-nett"], "Did you mean 'anu-net'"),
+        (["anu-net", "--size", "64"], "--size takes two or three positive numbers"),
+        (["anu-net", "--preset", "l9"], "No preset is called 'l9'"),
+        (["ra-unet", "--size", "40,40,40"], "pad it to [64, 64, 64]"),
+        (["msconvlstm-att", "--dims", "3"], "is a 2D net"),
+    ],
+)
+def test_nets_that_cannot_be_shown_are_explained(attentus, arguments, message):
+    code, out, err = attentus("nets", "show", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
 
 
 def test_training_prints_scores_and_goes_on_when_run_again(attentus, trained):

@@ -29,15 +29,6 @@ EVEN = {2: (32, 64), 3: (32, 32, 32)}
 LIVER = 1
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny tensors are not worth sharing, and threads that wait for busy processors make minutes of seconds."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def tiny(name, dims=2, channels=1, classes=2):
     torch.manual_seed(0)
     return nets.create(name, dims, channels, classes, preset="tiny")

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from attentus import losses
-from attentus.errors import UnknownName
-from attentus.losses.combine import halving
+from attentus.errors import BadInput, UnknownName
+from attentus.losses.combine import coarser, halving
 
 
 def sure(target: torch.Tensor, classes: int) -> torch.Tensor:
@@ -89,6 +89,26 @@ def test_deep_supervision_weighs_its_outputs():
     single = [loss(output, target) for output in outputs]
     torch.testing.assert_close(losses.DeepSupervision(loss)(outputs, target), (2 * single[0] + single[1]) / 3)
     torch.testing.assert_close(losses.DeepSupervision(loss, [1, 1])(outputs, target), single[0] + single[1])
+
+
+def test_coarse_outputs_are_compared_with_every_second_fourth_voxel():
+    target = torch.arange(5 * 7).view(1, 5, 7) % 2
+    assert torch.equal(coarser(target, (5, 7)), target)
+    assert torch.equal(coarser(target, (3, 4)), target[:, ::2, ::2])
+    assert torch.equal(coarser(target, (2, 2)), target[:, ::4, ::4])
+    with pytest.raises(BadInput, match=r"\[4, 4\] is not a halved form of the target's \[5, 7\]"):
+        coarser(target, (4, 4))
+
+
+def test_outputs_of_weight_0_are_left_out_and_weights_must_be_as_many_as_outputs():
+    torch.manual_seed(0)
+    target = torch.randint(0, 2, (1, 6, 6))
+    fine, coarse = torch.randn(1, 2, 6, 6), torch.full((1, 2, 3, 3), torch.nan)
+    loss = losses.create("cross-entropy")
+    total = losses.DeepSupervision(loss, [1.0, 0.0])((fine, coarse), target)
+    torch.testing.assert_close(total, loss(fine, target))
+    with pytest.raises(BadInput, match="The net has 2 outputs, but 3 weights"):
+        losses.DeepSupervision(loss, [1, 1, 1])((fine, coarse), target)
 
 
 @pytest.mark.parametrize("name", losses.names())

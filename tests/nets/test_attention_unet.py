@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from netting import count, meta, on_meta
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from attentus import nets
 from attentus.errors import BadInput
 from attentus.nets.attention_unet import AttentionUNet, GridGate
-from attentus.nets.classic_unet import SameGridGate
-
-
-def on_meta(name, dims=3, channels=1, classes=4, **options):
-    with torch.device("meta"):
-        return nets.create(name, dims, channels, classes, **options)
-
-
-def count(module):
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 @pytest.mark.parametrize(
@@ -48,10 +38,6 @@ def count(module):
         (6_408_314, "attention-unet", {"channels": 4}),
         (2_313_290, "attention-unet", {"dims": 2}),
         (9_236_890, "attention-unet", {"dims": 2, "feature_scale": 2, "channels": 4}),
-        (7_766_369, "classic-unet", {"dims": 2, "classes": 1}),
-        (7_855_101, "classic-unet", {"dims": 2, "classes": 1, "preset": "anu-attention"}),
-        (34_525_889, "classic-unet", {"dims": 2, "classes": 1, "preset": "wide"}),
-        (34_877_421, "classic-unet", {"dims": 2, "classes": 1, "preset": "wide-attention"}),
     ],
 )
 def test_parameters_are_the_specified_integers(expected, name, options):
@@ -81,26 +67,11 @@ def test_parameters_by_part():
     ],
 )
 def test_flops_of_one_forward_pass_of_the_papers_patch(expected, name, options):
-    net = on_meta(name, **options).eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net(torch.empty(1, 1, 96, 160, 160, device="meta"))
-    assert counter.get_total_flops() == expected
-
-
-def test_flops_of_the_2d_comparison_nets():
-    for expected, options in (
-        (24.07e9, {}),
-        (24.61e9, {"preset": "anu-attention"}),
-        (132.70e9, {"preset": "wide-attention"}),
-    ):
-        net = on_meta("classic-unet", dims=2, classes=1, **options).eval()
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            net(torch.empty(1, 1, 256, 256, device="meta"))
-        assert counter.get_total_flops() == pytest.approx(expected, rel=1e-3)
+    assert nets.cost(on_meta(name, **options), 1, (96, 160, 160)).flops == expected
 
 
 def test_the_papers_patch_keeps_its_size():
-    assert on_meta("attention-unet")(torch.empty(1, 1, 96, 160, 160, device="meta"))[0].shape == (1, 4, 96, 160, 160)
+    assert on_meta("attention-unet")(meta(1, 1, 96, 160, 160))[0].shape == (1, 4, 96, 160, 160)
     small = nets.create("attention-unet", 3, 1, 4, feature_scale=16)
     assert small(torch.randn(2, 1, 32, 48, 64))[0].shape == (2, 4, 32, 48, 64)
 
@@ -140,21 +111,6 @@ def test_a_grid_gate_by_hand():
         gated = gate(skip, torch.full((1, 1, 1, 1, 1), 0.5))
     torch.testing.assert_close(seen[0], torch.full((1, 1, 2, 2, 2), 0.817574), rtol=0, atol=1e-6)
     torch.testing.assert_close(gated, 0.817574 * skip, rtol=2e-5, atol=0)  # batch norm adds its epsilon
-
-
-def test_a_same_grid_gate_by_hand():
-    gate = SameGridGate(2, 2, 1).eval()
-    with torch.no_grad():
-        for branch, weights in ((gate.of_skip, [1.0, 0.0]), (gate.of_signal, [1.0, 1.0])):
-            branch[0].weight.copy_(torch.tensor(weights).view(1, 2, 1, 1))
-            branch[0].bias.zero_()
-        gate.score[0].weight.fill_(1.0)
-        gate.score[0].bias.fill_(-1.0)
-        skip = torch.tensor([[1.0, -1.0], [2.0, 3.0]]).view(1, 2, 1, 2)
-        signal = torch.tensor([[1.0, 0.0], [0.0, 2.0]]).view(1, 2, 1, 2)
-        gated = gate(skip, signal)
-    expected = torch.tensor([[0.731056, -0.5], [1.462111, 1.5]]).view(1, 2, 1, 2)
-    torch.testing.assert_close(gated, expected, rtol=0, atol=1e-5)
 
 
 def test_the_first_skip_is_not_gated():
