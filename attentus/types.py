@@ -316,7 +316,7 @@ class Prediction:
     names: Mapping[str, int]
     """Structure to integer; 0 is background."""
     probabilities: Volume | None = None
-    """(1 + structures, z, y, x) float16, background first, when asked for."""
+    """(1 + structures, z, y, x) float16, background first, when asked for; regions come without background."""
     attention: Mapping[str, Volume] = field(default_factory=dict)
     """Attention coefficients by module name, (maps, z, y, x) float16, when asked for."""
     model: str = ""

@@ -3,13 +3,16 @@
     pip install monai einops                                 # the peers; rows without their peer are left out
     pip install --no-deps dynamic-network-architectures      # nnU-Net's; its dependencies are not needed here
     python benchmarks/nets.py [--quick] [--net NAME] [--repeat 5] [--threads N] [--channels-last]
-                              [--processor-time] [--json]
+                              [--checkpoint] [--processor-time] [--json]
 
 Each row is measured in processes of its own. Times are of a forward pass in evaluation and of a forward and backward
 pass in training, both nets in turn (A B B A ...) on one input; a ratio is the median over the turns of peer / ours, so
 1 and above means that ours is as fast or faster. Memory is how far a process that holds one net alone grows beyond
 its size before the first pass. Where the two nets do not do the same arithmetic, read the ratio per FLOP: it compares
 seconds per floating-point operation. Where parameters differ, the peer's width is the one that comes nearest.
+
+Volumes are not much smaller than training patches: torch takes 3D convolutions of few elements (up to 20480 over batch,
+channels and the first two axes) down an unoptimised way, which would decide about small inputs.
 """
 
 from __future__ import annotations
@@ -81,15 +84,15 @@ ROWS = (
     Row("plain-unet", (64, 64, 32), (64, 32, 32), "PlainConvUNet"),
     Row("plain-unet", (256,) * 2, (64,) * 2, "PlainConvUNet"),
     Row("resenc-unet", (64, 64, 32), (64, 32, 32), "ResidualEncoderUNet"),
-    Row("attention-unet", (48,) * 3, (32,) * 3, "AttentionUnet", note=_STRIDED),
+    Row("attention-unet", (64,) * 3, (32,) * 3, "AttentionUnet", note=_STRIDED),
     Row("attention-unet", (256,) * 2, (64,) * 2, "AttentionUnet", note=_STRIDED),
-    Row("attention-unet", (48,) * 3, (32,) * 3, "AttentionUnet", {"preset": "anu"}, note=_STRIDED),
+    Row("attention-unet", (64,) * 3, (32,) * 3, "AttentionUnet", {"preset": "anu"}, note=_STRIDED),
     Row("attention-unet", (256,) * 2, (64,) * 2, "AttentionUnet", {"preset": "anu"}, note=_STRIDED),
     Row("unet++", (192,) * 2, (64,) * 2, "BasicUNetPlusPlus", note=_UPS),
     Row("unet++", (192,) * 2, (64,) * 2, "BasicUNetPlusPlus", {"share_up": False, "up": "transposed-plain"}),
     Row("anu-net", (192,) * 2, (64,) * 2, "BasicUNetPlusPlus", note=f"peer has no gates; {_UPS}"),
     Row("classic-unet", (256,) * 2, (64,) * 2, "BasicUNet", note=_UP),
-    Row("unet-3d", (48,) * 3, (32,) * 3, "BasicUNet", note="peer's finest level is twice as wide before the join"),
+    Row("unet-3d", (64,) * 3, (32,) * 3, "BasicUNet", note="peer's finest level is twice as wide before the join"),
     Row("ra-unet", (64, 64, 32), (64, 32, 32)),
     Row("msconvlstm-att", (96,) * 2, (64,) * 2, channels=4),
     Row("dpc-net", (48,) * 3, (32,) * 3),
@@ -234,7 +237,7 @@ def _parameters(net: nn.Module) -> int:
 # Measuring: everything below runs in a process of its own.
 
 
-def build(row: Row, side: str) -> nn.Module:
+def build(row: Row, side: str, *, checkpoint: bool = False) -> nn.Module:
     """Our net or its peer; of ours the peer needs the number of parameters only, which take no room."""
     import torch
 
@@ -242,7 +245,7 @@ def build(row: Row, side: str) -> nn.Module:
 
     torch.manual_seed(0)
     with torch.device("cpu" if side == "ours" else "meta"):
-        ours = nets.create(row.net, len(row.size), row.channels, CLASSES, **row.options)
+        ours = nets.create(row.net, len(row.size), row.channels, CLASSES, checkpoint=checkpoint, **row.options)
     return ours if side == "ours" else PEERS[str(row.peer)][2](row, ours)
 
 
@@ -320,7 +323,7 @@ def _resident() -> float:
 
 
 def _ready(row: Row, side: str, arguments: argparse.Namespace) -> nn.Module:
-    net = build(row, side)
+    net = build(row, side, checkpoint=arguments.checkpoint)
     return net.to(memory_format=_format(row)) if arguments.channels_last else net  # type: ignore[call-overload]
 
 
@@ -365,7 +368,7 @@ def measure(number: int, row: Row, arguments: argparse.Namespace) -> dict[str, A
     return found
 
 
-FLAGS = ("quick", "channels-last", "processor-time")
+FLAGS = ("quick", "channels-last", "checkpoint", "processor-time")
 
 
 def _child(number: int, what: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -451,6 +454,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=5, help="turns per measurement (default 5)")
     parser.add_argument("--threads", type=int, default=0, help="threads of torch (default: its own choice)")
     parser.add_argument("--channels-last", action="store_true", help="inputs and weights with channels innermost")
+    parser.add_argument("--checkpoint", action="store_true", help="ours with recomputed blocks, the peers as they are")
     parser.add_argument("--processor-time", action="store_true", help="for busy machines, with --threads 1")
     parser.add_argument("--json", action="store_true", help="a line of JSON per row, with every single time")
     parser.add_argument("--one", choices=("times", "ours", "peer"), help=argparse.SUPPRESS)

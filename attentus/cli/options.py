@@ -35,6 +35,23 @@ def seconds(text: str | None) -> float | None:
     return 3600 * hours + 60 * minutes + rest
 
 
+def integers(text: str | None, what: str) -> list[int] | None:
+    """Whole numbers such as 0,1,2; None stays None.
+
+    Raises:
+        BadInput: something else.
+    """
+    if text is None:
+        return None
+    try:
+        values = [int(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if not values or min(values) < 0:
+        raise BadInput(f"{what} is a list of whole numbers such as 0,1,2; got '{text}'.")
+    return values
+
+
 def numbers(text: str | None, what: str) -> list[float] | None:
     """Three numbers such as 2.0,0.73,0.73; None stays None.
 

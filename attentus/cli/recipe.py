@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,19 +12,26 @@ from attentus.cli.show import print_json, table
 
 app = typer.Typer(no_args_is_help=True, help="Find, read, copy and check recipes.")
 
-Name = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file.")]
+Name = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file; NAME@VARIANT for a variant.")
+]
 
 
 @app.command("list", epilog="Example: attentus recipe list")
 def list_(json: Json = False) -> None:
-    """List the recipes that come with Attentus."""
-    from attentus.recipes import shipped
+    """List the recipes that come with Attentus, each with its variants."""
+    from attentus.recipes import shipped, variants
 
     recipes = shipped()
     if json:
-        print_json(recipes)
-    else:
-        table(["recipe", "what it is"], [[name, headline] for name, headline in recipes.items()])
+        named = ({name: headline, **_full(name, variants(name))} for name, headline in recipes.items())
+        print_json({name: what for group in named for name, what in group.items()})
+        return
+    rows = []
+    for name, headline in recipes.items():
+        rows.append([name, headline])
+        rows += [[f"  @{variant}", about] for variant, about in variants(name).items()]
+    table(["recipe", "what it is"], rows)
 
 
 @app.command(epilog="Example: attentus recipe show hippocampus-attention-unet")
@@ -61,13 +68,35 @@ def copy(
 
 @app.command(epilog="Example: attentus recipe check mine.yaml --set train.batch=4")
 def check(recipe: Name, override: Set = [], json: Json = False) -> None:  # noqa: B006
-    """Check a recipe: fields, values, combinations, and that its net and loss can be built."""
+    """Check a recipe: fields, values, combinations, and that its net and loss can be built.
+
+    Its variants are checked, too, unless one of them is named or --set is given.
+    """
+    from attentus.recipes import variants
+
+    found = {} if override else _full(recipe, variants(recipe))
+    rows = [_checked(recipe, override), *(_checked(name, []) for name in found)]
+    if json:
+        first, *others = rows
+        also = {"variants": {row["recipe"]: row["parameters"] for row in others}} if others else {}
+        print_json({"recipe": first["recipe"], "ok": True, "parameters": first["parameters"], **also})
+    else:
+        for row in rows:
+            print(f"{row['recipe']}: fine. {row['net']}, {row['dims']}D, {row['parameters']:,} parameters")
+
+
+def _full(recipe: str, variants: dict[str, str]) -> dict[str, str]:
+    return {f"{recipe}@{name}": about for name, about in variants.items()}
+
+
+def _checked(source: str, override: list[str]) -> dict[str, Any]:
+    from attentus.errors import AttentusError, RecipeError
     from attentus.recipes import Recipe
     from attentus.train.fitting import check_buildable
 
-    loaded = Recipe.load(recipe, override)
-    parameters = check_buildable(loaded)
-    if json:
-        print_json({"recipe": loaded.name, "ok": True, "parameters": parameters})
-    else:
-        print(f"{loaded.name}: fine. {loaded.net.name}, {loaded.net.dims}D, {parameters:,} parameters")
+    loaded = Recipe.load(source, override)
+    try:
+        parameters = check_buildable(loaded)
+    except AttentusError as error:
+        raise RecipeError(f"{source}: {error}") from error
+    return {"recipe": loaded.name, "net": loaded.net.name, "dims": loaded.net.dims, "parameters": parameters}

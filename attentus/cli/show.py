@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from attentus.metrics import Summary
     from attentus.progress import Progress, Task
+    from attentus.train.rehearse import Rehearsal
     from attentus.types import Scores
 
 PLAIN_SECONDS = 5.0
@@ -76,6 +77,23 @@ def show_scores(scores: Scores, title: str, *, each: bool = False) -> None:
         table(["case", *columns], lines)
     table(["structure", *columns, "scored/missed/false"], rows, f"{title}, mean ± SD")
     print("rules: " + ", ".join(f"{name} {choice}" for name, choice in scores.rules.items()))
+
+
+def show_rehearsal(found: Rehearsal, name: str) -> None:
+    """Write the result of a rehearsal to stdout."""
+    rows = [
+        [structure, f"{found.share[structure]:.2%}", "-" if math.isnan(dice) else f"{dice:.3f}"]
+        for structure, dice in found.dice.items()
+    ]
+    table(["structure", "of the voxels", "dice"], rows, f"{name}, learning by heart: {', '.join(found.cases)}")
+    before, after = found.losses
+    print(f"loss       {before:.4f} -> {after:.4f} in {found.steps} steps")
+    print(f"speed      {found.seconds_per_step:.2f} s per step, {found.waiting:.0%} of it waiting for patches")
+    print(f"memory     {found.peak_mib / 1024:.1f} GiB at most; {found.parameters:,} weights to train")
+    print(f"whole training at this speed: {duration(3600 * found.hours)}")
+    print(f"verdict    {found.verdict}")
+    for line in found.advice:
+        print(f"  {line}")
 
 
 def _mean(summary: Summary) -> str:

@@ -16,7 +16,7 @@ from uuid import uuid4
 import numpy as np
 
 from attentus import io
-from attentus.data.resolve import class_table, to_classes
+from attentus.data.resolve import IGNORED, class_table, to_classes
 from attentus.errors import AttentusError, BadInput
 from attentus.io.atomic import unwritable
 from attentus.progress import Progress, Silent, track
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from attentus.recipes import Recipe
     from attentus.types import Case
 
-VERSION = 1
+VERSION = 2
 """Raised whenever preparing the same files by the same recipe gives something else than before."""
 
 POINTS_PER_CLASS = 10_000
@@ -80,7 +80,7 @@ def prepare_cases(
     Returns:
         Prepared cases in the dataset's order, and case id to message for those that cannot be used.
     """
-    table = class_table(recipe.labels, dataset.labels)
+    table = class_table(recipe, dataset.labels)
     ready: list[CachedCase] = []
     failures: dict[str, str] = {}
     for case in track(progress or Silent(), "preparing", list(dataset.labelled)):
@@ -100,6 +100,8 @@ def fingerprint(case: Case, recipe: Recipe, names: dict[str, int]) -> str:
         "version": VERSION,
         "prepare": recipe.prepare.model_dump(mode="json"),
         "labels": [structure.model_dump(mode="json") for structure in recipe.labels],
+        "regions": recipe.regions,
+        "ignore": recipe.ignore,
         "names": names,
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
@@ -147,9 +149,12 @@ def _write(place: Path, case: Case, prepared: Prepared, labels: NDArray[np.uint8
         outside = [float(channel.min()) for channel in prepared.array]
         facts = {"case": case.id, "grid": asdict(prepared.grid), "outside": outside}
         (temporary / "case.json").write_text(json.dumps(facts), encoding="utf-8")
-        if place.exists():
-            shutil.rmtree(place)
-        temporary.replace(place)
+        try:
+            temporary.replace(place)
+        except OSError:  # it is there: another process was quicker, or a part of it was lost
+            if not (place / "case.json").is_file():
+                shutil.rmtree(place)
+                temporary.replace(place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -157,7 +162,7 @@ def _write(place: Path, case: Case, prepared: Prepared, labels: NDArray[np.uint8
 def _points(labels: NDArray[np.uint8]) -> NDArray[np.int32]:
     rng = np.random.default_rng(0)
     found: list[NDArray[np.int32]] = [np.empty((0, 4), np.int32)]
-    for number in range(1, int(labels.max(initial=0)) + 1):
+    for number in sorted(set(np.unique(labels).tolist()) - {0, IGNORED}):
         flat = np.flatnonzero(labels == number)
         if flat.size > POINTS_PER_CLASS:
             flat = np.sort(rng.choice(flat, POINTS_PER_CLASS, replace=False))

@@ -11,7 +11,7 @@ import numpy as np
 
 from attentus import io
 from attentus.data.layouts import recognise
-from attentus.data.splits import deal
+from attentus.data.splits import deal, part
 from attentus.errors import AttentusError, BadFile, UnknownName
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from attentus.data.check import Finding
     from attentus.progress import Progress
+    from attentus.recipes import Split
     from attentus.types import Case
 
 
@@ -124,6 +125,15 @@ class Dataset:
         dealt = deal(self.labelled, folds, seed)
         held_back = dealt[fold]
         return self.subset(c.id for c in self.labelled if c.id not in held_back), self.subset(held_back)
+
+    def parts(self, how: Split) -> tuple[Dataset, Dataset, Dataset]:
+        """Labelled cases to train on, to validate on and to test on (none for most splits), as a recipe's `split` says.
+
+        Raises:
+            BadInput, BadFile: see `splits.part`.
+        """
+        train, validation, test = (self.subset(ids) for ids in part(self.labelled, how))
+        return train, validation, test
 
     def check(self, progress: Progress | None = None) -> list[Finding]:
         """Look at every file and report what is wrong and what to do about it."""

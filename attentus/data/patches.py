@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
@@ -11,11 +12,12 @@ import numpy as np
 from attentus.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from attentus.data.cache import CachedCase
+    from attentus.recipes import Sampling
 
 T = TypeVar("T", bound=np.generic)
 
@@ -34,6 +36,15 @@ class Batch(NamedTuple):
     """Case and first voxel of each patch."""
 
 
+class Place(NamedTuple):
+    """Where a patch lies."""
+
+    case: int
+    """Index of the case."""
+    start: tuple[int, int, int]
+    """First voxel; may be negative."""
+
+
 @dataclass(frozen=True, eq=False)
 class PatchSampler:
     """Cuts random patches out of prepared cases.
@@ -43,51 +54,141 @@ class PatchSampler:
         size: (z, y, x) voxels of what is cut; z is 1 for 2D nets, whose patches lose that axis.
         dims: 2 or 3.
         batch: patches per batch.
-        foreground: share of patches centred on a voxel of a structure; the structures a case has take turns by lot.
         seed: decides all of it.
+        how: the recipe's `sampling` section.
+        members: structure to the class numbers that form it; see `resolve.members`.
     """
 
     cases: Sequence[CachedCase]
     size: tuple[int, int, int]
     dims: int
     batch: int
-    foreground: float
     seed: int
+    how: Sampling
+    members: Mapping[str, tuple[int, ...]]
 
     def __post_init__(self) -> None:
-        if not self.cases:
-            raise BadInput("There is no case to train on.")
+        if not self._pool:
+            wanted = f" with {' or '.join(self.how.only_with)} (sampling.only_with)" if self.how.only_with else ""
+            raise BadInput(f"There is no case{wanted} to train on.")
 
-    def cut(self, number: int) -> Batch:
+    def __len__(self) -> int:
+        """Number of cases that take part."""
+        return len(self._pool)
+
+    def cut(self, number: int, rank: int = 0, ranks: int = 1) -> Batch:
         """Batch `number`, whatever was asked for before.
 
         The first patches of a batch are foreground patches, as many as the share says; a fraction is drawn.
+
+        Args:
+            number: of the batch.
+            rank: which share of the batch to cut, where several processes divide it.
+            ranks: how many processes there are.
         """
-        rng = np.random.default_rng([self.seed, number])
-        wanted = self.foreground * self.batch
-        certain = int(wanted) + (rng.random() < wanted - int(wanted))
-        patches = [self._patch(rng, on_structure=k < certain) for k in range(self.batch)]
-        images, labels, origin = zip(*patches, strict=True)
+        places = self.places(number)
+        share = places[rank * self.batch // ranks : (rank + 1) * self.batch // ranks]
+        images, labels, origin = zip(*(self._cut(place) for place in share), strict=True)
         return Batch(np.stack(images), np.stack(labels), list(origin))
 
-    def _patch(
-        self, rng: np.random.Generator, *, on_structure: bool
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint8], tuple[str, tuple[int, ...]]]:
-        case = self.cases[int(rng.integers(len(self.cases)))]
-        points = case.points
-        if on_structure and len(points):
-            number = rng.choice(np.unique(points[:, 0]))
-            centre = rng.choice(points[points[:, 0] == number])[1:]
+    def places(self, number: int) -> list[Place]:
+        """Where the patches of a batch lie."""
+        rng = np.random.default_rng([self.seed, number])
+        wanted = self.how.foreground * self.batch
+        certain = int(wanted) + (rng.random() < wanted - int(wanted))
+        return [self._place(rng, on_structure=k < certain) for k in range(self.batch)]
+
+    def _place(self, rng: np.random.Generator, *, on_structure: bool) -> Place:
+        chosen: tuple[int, ...] | None = None
+        if self.how.cases == "balanced" and self._holders:
+            chosen = list(self._holders)[int(rng.integers(len(self._holders)))]
+            index = int(rng.choice(self._holders[chosen]))
         else:
-            centre = [int(rng.integers(n)) for n in case.grid.shape]
-        start = tuple(
-            _start(int(c), n, size, rng) for c, n, size in zip(centre, case.grid.shape, self.size, strict=True)
-        )
-        image = window(case.image, start, self.size, case.outside)
-        labels = window(case.labels[None], start, self.size, (0,))[0]
+            index = self._pool[int(rng.integers(len(self._pool)))]
+        case = self.cases[index]
+        centre, jitter = self._centre(rng, index, chosen, on_structure=on_structure)
+        ranges = zip(centre, case.grid.shape, self.size, strict=True)
+        z, y, x = (_start(c, full, size, jitter, rng) for c, full, size in ranges)
+        return Place(index, (z, y, x))
+
+    def _centre(
+        self, rng: np.random.Generator, index: int, chosen: tuple[int, ...] | None, *, on_structure: bool
+    ) -> tuple[list[int], float]:
+        """A voxel of a case, and how far from it the patch's middle may lie."""
+        points = self.cases[index].points
+        if on_structure:
+            groups = [chosen] if chosen else [self.members[name] for name in self.how.structures or self.members]
+            present = [found for group in groups if len(found := _of(points, group))]
+            if present:
+                found = present[int(rng.integers(len(present)))]
+                return found[int(rng.integers(len(found))), 1:].tolist(), self.how.jitter
+        elif self.how.within:
+            numbers = {n for name in self.how.within for n in self.members[name]}
+            numbers -= {n for name in self.how.structures for n in self.members[name]}
+            found = _of(points, tuple(numbers))
+            if len(found):
+                return found[int(rng.integers(len(found))), 1:].tolist(), 0.0
+        centre = [int(rng.integers(n)) for n in self.cases[index].grid.shape]
+        slices = self._slices(index)
+        if slices is not None:
+            centre[0] = int(slices[int(rng.integers(len(slices)))])
+        return centre, 0.0
+
+    def _cut(self, place: Place) -> tuple[NDArray[np.float32], NDArray[np.uint8], tuple[str, tuple[int, ...]]]:
+        case = self.cases[place.case]
+        image = window(case.image, place.start, self.size, case.outside)
+        labels = window(case.labels[None], place.start, self.size, (0,))[0]
         if self.dims == 2:
             image, labels = image[:, 0], labels[0]
-        return image, labels, (case.id, start)
+        return image, labels, (case.id, place.start)
+
+    @cached_property
+    def _pool(self) -> list[int]:
+        """Cases that take part."""
+        wanted = {number for name in self.how.only_with for number in self.members[name]}
+        return [k for k in range(len(self.cases)) if not wanted or wanted & self._present[k]]
+
+    @cached_property
+    def _holders(self) -> dict[tuple[int, ...], list[int]]:
+        """For each structure some case has, those that have it."""
+        groups = [self.members[name] for name in self.how.structures or self.members]
+        found = {group: [k for k in self._pool if self._present[k] & set(group)] for group in groups}
+        return {group: cases for group, cases in found.items() if cases}
+
+    @cached_property
+    def _present(self) -> list[set[int]]:
+        """Class numbers in each case."""
+        return [set(np.unique(case.points[:, 0]).tolist()) for case in self.cases]
+
+    def _slices(self, index: int) -> NDArray[np.intp] | None:
+        """Slices of a case that 2D nets may look at; None means all."""
+        if self.dims == 3 or not (self.how.only_with or self.how.empty_slices < 1):
+            return None
+        if index not in self._allowed:
+            self._allowed[index] = self._choose_slices(index)
+        return self._allowed[index]
+
+    @cached_property
+    def _allowed(self) -> dict[int, NDArray[np.intp]]:
+        return {}
+
+    def _choose_slices(self, index: int) -> NDArray[np.intp]:
+        labels = self.cases[index].labels
+        numbers = [n for name in self.how.only_with or self.members for n in self.members[name]]
+        holds = np.array([bool(np.isin(plane, numbers).any()) for plane in labels])
+        full, empty = np.flatnonzero(holds), np.flatnonzero(~holds)
+        if self.how.only_with:
+            return full
+        rng = np.random.default_rng([self.seed, 2**32 - 1, index])
+        some = rng.choice(empty, round(len(empty) * self.how.empty_slices), replace=False)
+        chosen = np.sort(np.concatenate([full, some]))
+        return chosen if len(chosen) else np.arange(len(labels))
+
+
+def _of(points: NDArray[np.int32], numbers: tuple[int, ...]) -> NDArray[np.int32]:
+    """Those (n, 4) points that belong to classes of these numbers."""
+    found: NDArray[np.int32] = points[np.isin(points[:, 0], numbers)]
+    return found
 
 
 def window(array: NDArray[T], start: Sequence[int], size: Sequence[int], outside: Sequence[float]) -> NDArray[T]:
@@ -110,14 +211,16 @@ def window(array: NDArray[T], start: Sequence[int], size: Sequence[int], outside
     return whole
 
 
-def ahead(sampler: PatchSampler, numbers: Sequence[int], threads: int) -> Iterator[Batch]:
+def ahead(
+    sampler: PatchSampler, numbers: Sequence[int], threads: int, rank: int = 0, ranks: int = 1
+) -> Iterator[Batch]:
     """Batches in order, cut by threads while earlier ones are used; a failing thread raises here with its cause."""
     with ThreadPoolExecutor(threads, thread_name_prefix="patches") as pool:
         waiting: list[Future[Batch]] = []
         upcoming = iter(numbers)
         try:
             for number in upcoming:
-                waiting.append(pool.submit(sampler.cut, number))
+                waiting.append(pool.submit(sampler.cut, number, rank, ranks))
                 if len(waiting) > AHEAD * threads:
                     yield waiting.pop(0).result()
             while waiting:
@@ -127,9 +230,10 @@ def ahead(sampler: PatchSampler, numbers: Sequence[int], threads: int) -> Iterat
                 future.cancel()
 
 
-def _start(centre: int, full: int, size: int, rng: np.random.Generator) -> int:
+def _start(centre: int, full: int, size: int, jitter: float, rng: np.random.Generator) -> int:
     """First voxel of a stretch around a centre, moved inside the scan where it fits; centred when it does not."""
     if full <= size:
         return (full - size) // 2
-    jitter = int(rng.integers(-(size // 4), size // 4 + 1))  # structures appear off the middle, too
-    return int(np.clip(centre - size // 2 + jitter, 0, full - size))
+    reach = int(jitter * size / 2)
+    moved = int(rng.integers(-reach, reach + 1)) if reach else 0
+    return int(np.clip(centre - size // 2 + moved, 0, full - size))

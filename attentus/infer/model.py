@@ -102,7 +102,7 @@ class Model:
 
         Args:
             scan: volume, case, file, or folder of a DICOM series.
-            probabilities: keep the softmax probabilities, background first.
+            probabilities: keep the softmax probabilities, background first, or with regions a sigmoid for each.
             attention: keep the attention coefficients of every gate.
             progress: shows the windows.
 
@@ -133,11 +133,15 @@ class Model:
                 task=task,
             )
         logits = maps.pop("logits")
-        labels = self._values()[prepared.restore_labels(logits)]
+        logits[mute(self.recipe)] = -np.inf
+        regions = self.recipe.regions
+        labels = self._values()[prepared.restore_labels(logits, regions=regions)]
         return Prediction(
             labels=volume.like(labels[None]),
             names=self.names,
-            probabilities=volume.like(prepared.restore_probabilities(logits)) if probabilities else None,
+            probabilities=volume.like(prepared.restore_probabilities(logits, regions=regions))
+            if probabilities
+            else None,
             attention={name: volume.like(prepared.restore_maps(alpha)) for name, alpha in maps.items()},
             model=self.recipe.name,
             seconds=time.perf_counter() - started,
@@ -156,7 +160,14 @@ def create_net(recipe: Recipe) -> nn.Module:
         UnknownName, BadInput: no such net or option.
     """
     how = recipe.net
-    return nets.create(how.name, how.dims, len(recipe.channels), 1 + len(recipe.labels), **how.options)
+    outputs = len(recipe.labels) + (not recipe.regions)
+    return nets.create(how.name, how.dims, len(recipe.channels), outputs, **how.options)
+
+
+def mute(recipe: Recipe) -> list[int]:
+    """Outputs that the loss left out of the softmax (its option `active`): they were not trained and have no vote."""
+    active = recipe.loss.options.get("active")
+    return [] if active is None else [k for k in range(1 + len(recipe.labels)) if k not in active]
 
 
 def window_of(recipe: Recipe) -> Window:

@@ -9,6 +9,7 @@ from attentus.nets.attention import listening, taps
 from attentus.nets.card import Card, Preset
 from attentus.nets.catalogue import CARDS
 from attentus.nets.cost import AttentionPoint, Cost, attention_points, cost
+from attentus.nets.recompute import recomputing
 from attentus.registry import Factory, Registry
 
 if TYPE_CHECKING:
@@ -58,7 +59,14 @@ def options(name: str) -> dict[str, Any]:
 
 
 def create(
-    name: str, dims: int, in_channels: int, out_channels: int, *, preset: str | None = None, **chosen: Any
+    name: str,
+    dims: int,
+    in_channels: int,
+    out_channels: int,
+    *,
+    preset: str | None = None,
+    checkpoint: bool = False,
+    **chosen: Any,
 ) -> nn.Module:
     """Build a network.
 
@@ -68,6 +76,8 @@ def create(
         in_channels: channels of the image.
         out_channels: classes, background included.
         preset: a named set of options, see `presets(name)`; single options override it.
+        checkpoint: train with less memory and more time (activation checkpointing): blocks keep only their inputs
+            and are computed again on the way back. Same gradients; see `nets.recompute`.
         **chosen: options of the net, see `options(name)`.
 
     Raises:
@@ -79,4 +89,5 @@ def create(
     if preset is not None:
         named = Registry("preset", CARDS[name].presets if name in CARDS else {}).get(preset)
         name, chosen = named.net or name, {**named.options, **chosen}
-    return _NETS.create(name, dims, in_channels, out_channels, **chosen)
+    net = _NETS.create(name, dims, in_channels, out_channels, **chosen)
+    return recomputing(net) if checkpoint else net

@@ -128,10 +128,14 @@ class ANUNet(nn.Module):
             nodes[f"x{i}_0"] = x
         for j in range(1, self.levels + 1):
             for i in range(self.levels + 1 - j):
-                signal = self.ups[self._up(i, j)](nodes[f"x{i + 1}_{j - 1}"])  # g in Eq. 1-4
-                skips = [self._pass(nodes[f"x{i}_{k}"], signal, i, j, k) for k in range(j)]
-                nodes[f"x{i}_{j}"] = self.nodes[f"x{i}_{j}"](torch.cat([*skips, signal], dim=1))
+                nodes[f"x{i}_{j}"] = self.nodes[f"x{i}_{j}"](self._join(nodes, i, j))
         return nodes
+
+    def _join(self, nodes: dict[str, Tensor], i: int, j: int) -> Tensor:
+        """What node (i, j) sees (Eq. 4)."""
+        signal = self.ups[self._up(i, j)](nodes[f"x{i + 1}_{j - 1}"])  # g in Eq. 1-4
+        skips = [self._pass(nodes[f"x{i}_{k}"], signal, i, j, k) for k in range(j)]
+        return torch.cat([*skips, signal], dim=1)
 
     def _pass(self, skip: Tensor, signal: Tensor, i: int, j: int, k: int) -> Tensor:
         """What node (i, j) gets of X[i,k]."""
@@ -189,7 +193,7 @@ class Agreement(nn.Module):
 
     def forward(self, skip: Tensor, signal: Tensor) -> Tensor:
         """How well each voxel of the skip agrees with the signal."""
-        agreement = torch.relu(self.of_skip(skip) + self.of_signal(signal))  # F in Eq. 1, (N, inner, *spatial)
+        agreement = torch.relu_(self.of_skip(skip).add_(self.of_signal(signal)))  # F in Eq. 1, (N, inner, *spatial)
         return torch.sigmoid(self.score(agreement))
 
 

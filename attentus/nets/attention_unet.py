@@ -162,7 +162,7 @@ class GridGate(nn.Module):
         """Weigh the skip by how well it agrees with the signal."""
         at_skip = self.theta(skip)  # (N, C, *coarse)
         at_signal = resize(self.phi(signal), at_skip.shape[2:])
-        score = self.psi(torch.relu(at_skip + at_signal))  # (N, 1, *coarse)
+        score = self.psi(torch.relu_(at_skip.add_(at_signal)))  # (N, 1, *coarse)
         alpha = self.alpha(resize(torch.sigmoid(score), skip.shape[2:]))  # (N, 1, *fine)
         return self.out(alpha * skip)  # type: ignore[no-any-return]
 

@@ -124,7 +124,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Sum of both ways, rectified."""
-        return F.leaky_relu(self.second(self.first(x)) + self.around(x), SLOPE, inplace=True)
+        both = self.second(self.first(x)).add_(self.around(x))
+        return F.leaky_relu(both, SLOPE, inplace=True)
 
 
 def _conv_unit(dims: int, in_channels: int, channels: int, stride: int = 1) -> nn.Sequential:

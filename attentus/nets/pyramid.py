@@ -56,14 +56,16 @@ class Pyramid(nn.Module):
             x = stage(x)
             skips.append(x)
         features = [skips.pop()]  # the bottom
-        bottom_signal = self.gating(x) if self.gating is not None else None
+        signal = self.gating(x) if self.gating is not None else None
         for up, block in zip(self.ups, self.decoder, strict=True):
-            level = f"level{len(skips) - 1}"
-            skip, risen = skips.pop(), up(features[-1])
-            if level in self.gates:
-                skip = self.gates[level](skip, risen if bottom_signal is None else bottom_signal)
-            features.append(block(torch.cat([skip, risen] if self.skip_first else [risen, skip], dim=1)))
+            features.append(block(self._join(f"level{len(skips) - 1}", skips.pop(), up(features[-1]), signal)))
         return features[::-1]
+
+    def _join(self, level: str, skip: Tensor, risen: Tensor, signal: Tensor | None) -> Tensor:
+        """What a block of the decoder sees. Apart from `forward`, so that neither part outlives the joint copy."""
+        if level in self.gates:
+            skip = self.gates[level](skip, risen if signal is None else signal)
+        return torch.cat([skip, risen] if self.skip_first else [risen, skip], dim=1)
 
 
 def level_heads(dims: int, widths: Sequence[int], out_channels: int) -> nn.ModuleList:

@@ -153,7 +153,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The sum of both ways, nothing after it."""
-        return self.body(x) + self.shortcut(x)  # type: ignore[no-any-return]
+        return self.body(x).add_(self.shortcut(x))  # type: ignore[no-any-return]
 
 
 def _up(x: Tensor) -> Tensor:

@@ -1,7 +1,19 @@
 """Recipes: typed, complete descriptions of a result, one YAML file each. Needs no torch."""
 
-from attentus.recipes.load import build, differences, dump, load, shipped, text_of
-from attentus.recipes.schema import Augment, Infer, Intensity, Prepare, Recipe, Split, Structure, Train
+from attentus.recipes.load import build, differences, dump, load, shipped, text_of, variants
+from attentus.recipes.schema import (
+    Augment,
+    Infer,
+    Intensity,
+    Prepare,
+    Recipe,
+    Sampling,
+    Schedule,
+    Split,
+    Start,
+    Structure,
+    Train,
+)
 
 __all__ = [
     "Augment",
@@ -9,7 +21,10 @@ __all__ = [
     "Intensity",
     "Prepare",
     "Recipe",
+    "Sampling",
+    "Schedule",
     "Split",
+    "Start",
     "Structure",
     "Train",
     "build",
@@ -18,4 +33,5 @@ __all__ = [
     "load",
     "shipped",
     "text_of",
+    "variants",
 ]

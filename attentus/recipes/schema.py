@@ -7,7 +7,7 @@ are checked before anything runs; an unknown key is answered with the nearest kn
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -17,6 +17,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Range = tuple[float, float]
 Axis = Literal["z", "y", "x"]
+Kept = Annotated[float, Field(gt=0, le=1)]
+Change = Literal["blur", "low_resolution", "contrast", "brightness", "gamma", "noise"]
 
 
 class Section(BaseModel):
@@ -33,7 +35,8 @@ class Structure(Section):
     parts: tuple[str, ...] = ()
     """Labels of the dataset that form it, e.g. [left kidney, right kidney]; its own name if empty."""
     value: int = Field(default=0, ge=0, le=65535)
-    """Integer it gets in label files; 0 takes the dataset's own (the smallest of its parts)."""
+    """Integer it gets in label files; 0 takes the dataset's own (the smallest of its parts; with `regions`, of those
+    parts that no later structure has)."""
 
 
 class Intensity(Section):
@@ -46,11 +49,20 @@ class Intensity(Section):
     normalise: Literal["zscore", "zscore-nonzero", "range", "none"] = "zscore"
     """Then scale: "zscore" to mean 0 and deviation 1 over the whole scan, "zscore-nonzero" over the voxels that are
     not 0 (skull-stripped MRI; the others stay 0), "range" from the window or minimum..maximum to 0..1, or "none"."""
+    scope: Literal["scan", "dataset"] = "scan"
+    """Where percentiles, mean and deviation come from: each scan, or once for all from the voxels of structures in
+    the dataset's labelled scans (nnU-Net's way with CT). "dataset" is written out as `window` and `moments`."""
+    moments: tuple[float, Positive] | None = None
+    """Mean and deviation that "zscore" uses instead of the scan's own."""
 
     @model_validator(mode="after")
     def _one_clip(self) -> Intensity:
         if self.window and self.percentiles:
             raise ValueError("window and percentiles exclude each other: choose one")
+        if self.scope == "dataset" and self.normalise != "zscore":
+            raise ValueError(f'scope "dataset" goes with normalise "zscore", not "{self.normalise}"')
+        if self.moments and self.normalise != "zscore":
+            raise ValueError(f'moments go with normalise "zscore", not "{self.normalise}"')
         for low, high in filter(None, (self.window, self.percentiles)):
             if not low < high:
                 raise ValueError(f"a range runs from low to high, got [{low}, {high}]")
@@ -64,6 +76,12 @@ class Prepare(Section):
     """Voxel size (z, y, x) mm to resample to; null keeps an axis as it is, "median" takes the dataset's median."""
     crop_above: float | None = None
     """Cut to the box of voxels above this value in any channel (0 for skull-stripped MRI, -500 HU to drop air)."""
+    crop_size: tuple[Count | None, Count | None, Count | None] | None = None
+    """Then widen or narrow that box about its centre to this many voxels of the scan, (z, y, x), never beyond the
+    scan; null leaves an axis as it is."""
+    size: tuple[Count | None, Count | None, Count | None] | None = None
+    """Resample to this many voxels along an axis whatever the spacing becomes, e.g. [null, 256, 256] for slices;
+    null leaves an axis to `spacing`."""
     order: Literal[1, 3] = 1
     """Interpolation of images: 1 linear, 3 cubic spline. Labels always take the nearest voxel."""
     anti_alias: NotNegative = 0.0
@@ -99,16 +117,36 @@ class Augment(Section):
 
     flip: tuple[Axis, ...] = ()
     """Axes that may be mirrored, each with probability 1/2. Left and right organs forbid x."""
+    crop: Share = 0.0
+    """Largest distance of the patch from the middle of what is cut, as a share of the patch; in whole voxels, so that
+    nothing is resampled."""
     affine: Share = 0.0
     """Probability of turning, scaling and shifting a patch (one resampling)."""
     rotate: tuple[NotNegative, NotNegative, NotNegative] = (0.0, 0.0, 0.0)
     """Largest angle about the axes (z, y, x), degrees. In 2D only z turns."""
     scale: tuple[Positive, Positive] = (1.0, 1.0)
     """Smallest and largest zoom."""
+    stretch: tuple[Positive, Positive] = (1.0, 1.0)
+    """Smallest and largest further zoom of each axis on its own."""
     shift: Share = 0.0
     """Largest shift, as a share of the patch."""
+    elastic: Share = 0.0
+    """Probability of bending a patch (in one resampling with affine)."""
+    bend: NotNegative = 0.0
+    """Largest displacement of a control point along each axis, mm; at most 0.4 bend_grid, beyond which tissue could
+    fold. The strength is drawn per patch, between zero and this."""
+    bend_grid: Positive = 32.0
+    """Distance of the control points, mm; a cubic B-spline runs between them."""
     intensity: Share = 0.0
     """Probability of each of the changes of intensity below, drawn per patch and change."""
+    chance: dict[Change, Share] = {}
+    """Probabilities of single changes that differ from `intensity`, e.g. {blur: 0.2, noise: 0.1}."""
+    blur: tuple[NotNegative, NotNegative] = (0.0, 0.0)
+    """Smallest and largest standard deviation of a Gaussian blur, in edges of a voxel along the finest axis; equal in
+    mm along the others."""
+    low_resolution: tuple[Kept, Kept] = (1.0, 1.0)
+    """Smallest and largest share of the voxels kept along the finest axis, e.g. [0.5, 1]; the rest is interpolated.
+    Coarser axes lose voxels only as far as theirs are smaller than what that leaves."""
     noise: NotNegative = 0.0
     """Largest standard deviation of Gaussian noise, in normalised units."""
     brightness: NotNegative = 0.0
@@ -117,32 +155,87 @@ class Augment(Section):
     """Smallest and largest factor on the deviation from the patch's mean."""
     gamma: tuple[Positive, Positive] = (1.0, 1.0)
     """Smallest and largest exponent on the patch's values scaled to 0..1."""
+    gamma_mirrored: Share = 0.0
+    """Share of the patches with gamma whose values are scaled to 1..0 for it, which spreads or presses the bright end
+    instead of the dark one."""
+
+    def probability(self, change: Change) -> float:
+        """Of one of the changes of intensity."""
+        return self.chance.get(change, self.intensity)
+
+    def acts(self, change: Change) -> bool:
+        """Whether its range allows a change of intensity to change anything."""
+        limits = getattr(self, change)
+        neutral = {"blur": (0, 0), "noise": 0, "brightness": 0}
+        return bool(limits != neutral.get(change, (1, 1)))
 
     @model_validator(mode="after")
     def _acts(self) -> Augment:
-        moves = any(self.rotate) or self.scale != (1.0, 1.0) or self.shift
+        moves = any(self.rotate) or self.shift or (self.scale, self.stretch) != ((1, 1), (1, 1))
         if self.affine and not moves:
-            raise ValueError("affine is on but rotate, scale and shift allow no change: widen one or set affine to 0")
-        changes = self.noise or self.brightness or self.contrast != (1.0, 1.0) or self.gamma != (1.0, 1.0)
-        if self.intensity and not changes:
-            raise ValueError("intensity is on but noise, brightness, contrast and gamma allow no change")
-        for low, high in (self.scale, self.contrast, self.gamma):
+            raise ValueError(
+                "affine is on but rotate, scale, stretch and shift allow no change: widen one or set affine to 0"
+            )
+        if self.elastic and not self.bend:
+            raise ValueError("elastic is on but bend allows no change: set bend (mm) or set elastic to 0")
+        if self.intensity and not any(map(self.acts, get_args(Change))):
+            *others, last = get_args(Change)
+            raise ValueError(f"intensity is on but {', '.join(others)} and {last} allow no change")
+        for change in self.chance:
+            if not self.acts(change):
+                raise ValueError(f"chance names {change} but {change} allows no change: widen it or leave it out")
+        if self.gamma_mirrored and not self.acts("gamma"):
+            raise ValueError("gamma_mirrored is on but gamma allows no change: widen gamma or set gamma_mirrored to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _possible(self) -> Augment:
+        for low, high in (self.scale, self.stretch, self.blur, self.low_resolution, self.contrast, self.gamma):
             if low > high:
                 raise ValueError(f"a range runs from low to high, got [{low}, {high}]")
+        if self.bend > 0.4 * self.bend_grid:
+            raise ValueError(
+                f"bend {self.bend:g} mm could fold tissue over itself: with bend_grid {self.bend_grid:g} mm at most"
+                f" {0.4 * self.bend_grid:g}, or set bend_grid to {self.bend / 0.4:g}"
+            )
         return self
+
+
+class Sampling(Section):
+    """Which patches training looks at."""
+
+    foreground: Share = 0.33
+    """Share of patches centred on a voxel of a structure, structures taking turns; the others lie anywhere."""
+    structures: tuple[str, ...] = ()
+    """The structures on which those are centred; all of them if empty."""
+    jitter: Share = 0.5
+    """How far that voxel may lie off the patch's middle, as a share of half the patch."""
+    within: tuple[str, ...] = ()
+    """Structures in which the other patches are centred, e.g. [liver] to see tumours' surroundings; empty: anywhere."""
+    cases: Literal["uniform", "balanced"] = "uniform"
+    """How a patch's case is chosen: all alike, or a structure first, so that structures few cases have are not rare."""
+    only_with: tuple[str, ...] = ()
+    """Leave out cases, and for 2D nets slices, that hold none of these structures."""
+    empty_slices: Share = 1.0
+    """For 2D nets: share of a scan's slices without any structure that take part; they are drawn once per scan."""
+    per_case: Count = 1
+    """Patches per training case in an epoch."""
 
 
 class Schedule(Section):
     """How the step size changes over the training."""
 
-    name: Literal["constant", "cosine", "polynomial", "step"] = "polynomial"
-    """Shape of the fall: cosine and polynomial (power 0.9) end at zero, step multiplies by `factor` at times."""
+    name: Literal["constant", "cosine", "polynomial", "step", "plateau"] = "polynomial"
+    """Shape of the fall: cosine and polynomial (power 0.9) end at zero, step multiplies by `factor` at times, plateau
+    when validation has not got better for a while."""
     warm_up: Share = 0.0
     """Share of the training over which the step size rises from zero."""
     every: Share = 0.25
     """For "step": share of the training after which the step size drops."""
+    epochs: Positive | None = None
+    """For "step": drop every so many epochs instead. For "plateau": epochs without a better validation, 10 if null."""
     factor: Positive = 0.5
-    """For "step": what it is multiplied by."""
+    """For "step" and "plateau": what the step size is multiplied by."""
 
 
 class Train(Section):
@@ -151,13 +244,21 @@ class Train(Section):
     patch: tuple[Count, ...]
     """Size of what the net sees at once, (z, y, x) voxels, or (y, x) for 2D nets."""
     batch: Count = 2
-    """Patches per step."""
+    """Patches per forward pass, over all devices."""
+    accumulate: Count = 1
+    """Batches whose gradients are averaged for one update."""
     steps: Count = 10_000
     """Weight updates."""
-    foreground: Share = 0.33
-    """Share of patches centred on a voxel of a structure, structures taking turns; the others lie anywhere."""
+    epochs: Count | None = None
+    """Instead of `steps`: epochs of `sampling.per_case` patches of every training case."""
+    minutes: Positive | None = None
+    """End after so many minutes of training and validating, if steps or epochs have not; the schedule follows."""
+    patience: Positive | None = None
+    """End after so many epochs without a better validation."""
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
-    """The rule of the updates; "sgd" has Nesterov momentum 0.99."""
+    """The rule of the updates; "sgd" has Nesterov momentum."""
+    momentum: float = Field(default=0.99, ge=0, lt=1)
+    """Of sgd."""
     learning_rate: Positive = 1e-3
     """Step size after the warm-up."""
     weight_decay: NotNegative = 0.0
@@ -166,6 +267,8 @@ class Train(Section):
     """How the step size changes."""
     clip: Positive | None = 12.0
     """Largest norm of the gradient; null does not clip."""
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    """Validate and keep a running mean of the weights that forgets by this factor per step, e.g. 0.999; 0: none."""
     validate_every: Count = 250
     """Steps between validations by sliding-window inference."""
     validate_cases: Count = 20
@@ -174,12 +277,23 @@ class Train(Section):
     """Seconds between checkpoints from which an interrupted run continues."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Number type of the forward pass. bf16 is faster where the processor has it."""
+    compile: bool = False
+    """Let torch compile the net first: minutes at the start, faster steps afterwards."""
     workers: Count = 1
     """Threads that cut patches while the net trains."""
 
 
+class Start(Section):
+    """Where the weights come from, if not from chance."""
+
+    model: Path | None = None
+    """Model folder to fine-tune: weights are taken by name, outputs by that of the structure, inputs by the channel's."""
+    freeze: tuple[str, ...] = ()
+    """Weights that stay as they are: names or beginnings of names, e.g. [encoder]."""
+
+
 class Split(Section):
-    """Which cases train and which validate."""
+    """Which cases train, which validate and, if wanted, which test."""
 
     folds: int = Field(default=5, ge=2)
     """The cases are dealt into this many folds, subjects kept together."""
@@ -187,11 +301,21 @@ class Split(Section):
     """The fold held back."""
     seed: int = 0
     """Decides the dealing, so that recipes can be compared on the same folds."""
+    sizes: tuple[Positive, Positive] | tuple[Positive, Positive, Positive] | None = None
+    """Instead of folds: training, validation and perhaps test cases, as shares or numbers, e.g. [5, 1] or
+    [225, 30, 30]. With a test set, the final evaluation looks at that."""
+    file: Path | None = None
+    """Instead of folds: nnU-Net's splits_final.json, or any JSON or YAML list of {train: [ids], val: [ids]}; `fold`
+    is the entry that counts. An entry may have `test`, too."""
 
     @model_validator(mode="after")
     def _fold_exists(self) -> Split:
-        if self.fold >= self.folds:
+        if self.sizes and self.file:
+            raise ValueError("sizes and file exclude each other: choose one")
+        if not self.file and self.fold >= self.folds:
             raise ValueError(f"fold {self.fold} does not exist: {self.folds} folds are numbered 0 to {self.folds - 1}")
+        if self.sizes and self.fold:
+            raise ValueError("with sizes there is one split only; another split.seed gives another one")
         return self
 
 
@@ -215,13 +339,20 @@ class Recipe(Section):
     """What it is, from which paper, for which data."""
     labels: tuple[Structure, ...] = ()
     """What to segment: "all", a list of names, or a mapping such as {kidneys: [left kidney, right kidney]}."""
+    regions: bool = False
+    """Structures may lie within each other, outer ones first, as the parts of a tumour do: the net has one sigmoid per
+    structure instead of a softmax over background and structures."""
+    ignore: tuple[str, ...] = ()
+    """Labels of the dataset whose voxels neither train nor count in the evaluation of the training."""
     channels: tuple[str, ...] = ()
     """Image channels in the order the net takes them; "all" takes those of the dataset."""
     prepare: Prepare = Prepare()
     net: Net
     loss: Loss = Loss()
     augment: Augment = Augment()
+    sampling: Sampling = Sampling()
     train: Train
+    start: Start = Start()
     split: Split = Split()
     infer: Infer = Infer()
     seed: int = 0
@@ -257,7 +388,16 @@ class Recipe(Section):
                 f"prepare.intensity has {len(self.prepare.intensity)} entries for {len(self.channels)} channels:"
                 " give one for all or one each"
             )
+        if self.regions and not self.labels:
+            raise ValueError("regions need labels that say which parts each structure has, outer ones first")
+        slices = self.net.dims == 2
+        if self.sampling.empty_slices < 1 and not slices:
+            raise ValueError("sampling.empty_slices is about slices: it needs net.dims 2")
         names = [structure.name for structure in self.labels]
+        for field in ("structures", "within", "only_with"):
+            strange = set(getattr(self.sampling, field)) - set(names)
+            if names and strange:
+                raise ValueError(f"sampling.{field}: {', '.join(sorted(strange))} is not among labels")
         if len(set(names)) < len(names):
             raise ValueError(f"labels name a structure twice: {', '.join(names)}")
         return self

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from attentus import io
-from attentus.data.resolve import class_table, to_classes
+from attentus.data.resolve import IGNORED, class_table, members, to_classes, values_in
 from attentus.errors import AttentusError
 from attentus.io.atomic import write_text
 from attentus.metrics import Rules, summarise, to_csv, to_json
@@ -17,6 +19,8 @@ from attentus.types import Score, Scores, Volume
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from attentus.data.dataset import Dataset
     from attentus.infer.model import Model
@@ -43,8 +47,10 @@ def evaluate(model: Model, dataset: Dataset, folder: Path, progress: Progress | 
         try:
             prediction = model.predict(case)
             io.write(prediction.labels, folder / "validation" / f"{case.id}.nii.gz", overwrite=True)
-            truth = reference(case, dataset, model.recipe)
-            rows += score_volumes(case.id, prediction.labels, truth, model.names, rules)
+            truth, found = reference(case, dataset, model.recipe), prediction.labels
+            if model.recipe.ignore:
+                found = found.like(np.where(_ignored(case, dataset, model.recipe), 0, found.array))
+            rows += score_volumes(case.id, found, truth, values_in(model.recipe), rules)
         except AttentusError as error:
             failures[case.id] = str(error)
     scores = Scores(tuple(rows), rules.describe(), failures)
@@ -54,18 +60,26 @@ def evaluate(model: Model, dataset: Dataset, folder: Path, progress: Progress | 
 
 
 def reference(case: Case, dataset: Dataset, recipe: Recipe) -> Volume:
-    """The labels of a case in the values of a recipe: parts merged, what is not segmented left out.
+    """The labels of a case in the values of a recipe, as a model of it would write them.
+
+    Parts are merged, regions painted over each other, what is not segmented or to be ignored left out.
 
     Raises:
         BadInput: the labels cannot be read or hold values the dataset does not name.
     """
     labels = io.read_labels(case.label)  # type: ignore[arg-type]
-    table = class_table(recipe.labels, dataset.labels)
-    classes = to_classes(labels.array, table, dataset.labels)
-    merged = labels.array * 0
-    for number, structure in enumerate(recipe.labels, start=1):
-        merged[classes == number] = structure.value
-    return labels.like(merged)
+    classes = to_classes(labels.array, class_table(recipe, dataset.labels), dataset.labels)
+    painted = np.zeros(labels.array.shape, np.uint16)
+    for structure, numbers in zip(recipe.labels, members(recipe).values(), strict=True):
+        painted[np.isin(classes, numbers)] = structure.value
+    return labels.like(painted)
+
+
+def _ignored(case: Case, dataset: Dataset, recipe: Recipe) -> NDArray[np.bool_]:
+    """Voxels of a case that do not count."""
+    labels = io.read_labels(case.label).array  # type: ignore[arg-type]
+    marked: NDArray[np.bool_] = to_classes(labels, class_table(recipe, dataset.labels), dataset.labels) == IGNORED
+    return marked
 
 
 def write_card(folder: Path, recipe: Recipe, scores: Scores, facts: dict[str, str]) -> None:

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from attentus import losses, nets
 from attentus.data.cache import CachedCase, prepare_cases
-from attentus.data.resolve import resolve
+from attentus.data.patches import PatchSampler
+from attentus.data.resolve import members, region_table, resolve
 from attentus.errors import BadFile, BadInput, RecipeError
 from attentus.infer.model import WEIGHTS, Model, create_net
 from attentus.io.atomic import write_text
 from attentus.progress import Progress, Silent
 from attentus.recipes import Recipe, differences, dump
+from attentus.train import loop
+from attentus.train.devices import launch, on_first
 from attentus.train.evaluate import evaluate, write_card
-from attentus.train.log import Log, has_tensorboard
-from attentus.train.loop import Job, hash_seed, run, save
+from attentus.train.log import Log, NoLog, has_tensorboard
+from attentus.train.signals import listening_for_signals
 from attentus.train.state import State, load_state, peek_state
+from attentus.train.transfer import describe, transfer
+from attentus.train.updates import freeze, optimiser, running_mean
+from attentus.transforms import augment
 
 if TYPE_CHECKING:
     from os import PathLike
 
+    from lightning.fabric import Fabric
     from torch import nn
-    from torch.optim import Optimizer
 
     from attentus.data.dataset import Dataset
 
-PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 THIN = 2
 """Depth of feature maps for which bf16 fails on CPUs."""
 CACHE = ".attentus-cache"
@@ -44,8 +50,10 @@ def fit(
     max_time: float | None = None,
     cache: str | PathLike[str] | None = None,
     progress: Progress | None = None,
+    devices: int = 1,
+    num_nodes: int = 1,
 ) -> Model:
-    """Train a model and evaluate it on the fold held back.
+    """Train a model and evaluate it on the cases held back.
 
     The folder `out` becomes the model. If it holds an unfinished run of the same recipe and data, that run goes on,
     and ends with the same weights as if it had never stopped (unless `max_time` lets the clock decide).
@@ -57,6 +65,9 @@ def fit(
         max_time: seconds of training and validation, at most; the schedule is fitted to it.
         cache: where prepared cases are kept; None takes a folder beside `out`, shared by the runs there.
         progress: shows what happens.
+        devices: GPUs, or processes where there is none, that share every batch (DDP). More than one starts this
+            program again for each of them, so guard a script with `if __name__ == "__main__"`.
+        num_nodes: machines; each runs the same command, under torchrun or SLURM.
 
     Returns:
         The model with its best weights.
@@ -66,74 +77,132 @@ def fit(
         BadInput: no usable case on one side of the split.
         TrainingStopped: the loss is not finite.
     """
-    folder, progress = Path(out), progress or Silent()
-    resolved = resolve(recipe, dataset)
-    check_buildable(resolved)
-    _continue_or_begin(folder, resolved)
-    learn, hold = dataset.split(resolved.split.folds, resolved.split.fold, resolved.split.seed)
-    ready, failures = prepare_cases(dataset, resolved, Path(cache or folder.parent / CACHE), progress)
-    for case, message in failures.items():
-        progress.say(f"left out: {case}: {message}")
-    sides = [[case for case in ready if case.id in {c.id for c in part}] for part in (learn, hold)]
-    _record_data(folder, dataset, sides, failures)
-
+    folder = Path(out)
+    fabric = launch(recipe.train, devices, num_nodes)
+    run = Run(fabric, resolve(recipe, dataset), folder, progress if progress and fabric.is_global_zero else Silent())
+    check_buildable(run.recipe)
+    sides = on_first(fabric, lambda: _begin(run, dataset, Path(cache or folder.parent / CACHE)))
     state = peek_state(folder / WEIGHTS["last"])
     if state is None or not state.finished:
-        state = _train(resolved, folder, sides, max_time, progress)
-    model = Model.load(folder)
-    if not (folder / "scores.json").is_file():
-        scores = evaluate(model, dataset.subset(c.id for c in sides[1]), folder, progress)
-        write_card(folder, resolved, scores, _facts(state, sides, model.net))
-    return model
+        state = _train(run, sides, max_time)
+    on_first(fabric, lambda: _evaluate(run, dataset, sides, state))
+    return Model.load(folder)
 
 
-def _train(
-    recipe: Recipe,
-    folder: Path,
-    sides: list[list[CachedCase]],
-    max_time: float | None,
-    progress: Progress,
-) -> State:
-    from lightning.fabric import Fabric
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What every part of a training needs to know."""
 
-    if recipe.train.precision == "fp16" and not torch.cuda.is_available():
-        raise RecipeError("train.precision: fp16 needs a GPU; take bf16 or fp32 on a CPU.")
-    fabric = Fabric(accelerator="auto", devices=1, precision=PRECISIONS[recipe.train.precision])
-    fabric.launch()
-    torch.manual_seed(hash_seed(recipe.seed, 2**31))
-    bare = create_net(recipe)
-    weights = recipe.loss.head_weights or getattr(bare, "supervision", None)
-    loss = losses.DeepSupervision(losses.create(recipe.loss.name, **recipe.loss.options), weights)
-    raw = _optimiser(recipe, bare)
-    last = folder / WEIGHTS["last"]
-    state = load_state(last, bare, raw) if last.is_file() else State()
-    net, optimiser = fabric.setup(bare, raw)
+    fabric: Fabric
+    recipe: Recipe
+    """Resolved."""
+    folder: Path
+    progress: Progress
+
+
+class Sides(NamedTuple):
+    """Prepared cases on each side of the split."""
+
+    train: list[CachedCase]
+    validation: list[CachedCase]
+    test: list[CachedCase]
+
+    @property
+    def evaluated(self) -> list[CachedCase]:
+        """Those on which the finished model is judged."""
+        return self.test or self.validation
+
+
+def _begin(run: Run, dataset: Dataset, cache: Path) -> Sides:
+    """Prepare the cases, and write down or check what the run is about."""
+    parts = dataset.parts(run.recipe.split)
+    _continue_or_begin(run.folder, run.recipe)
+    used = dataset.subset(case.id for part in parts for case in part)
+    ready, failures = prepare_cases(used, run.recipe, cache, run.progress)
+    for case, message in failures.items():
+        run.progress.say(f"left out: {case}: {message}")
+    sides = Sides(*([case for case in ready if case.id in {c.id for c in part}] for part in parts))
+    _record_data(run.folder, dataset, sides, failures)
+    return sides
+
+
+def _train(run: Run, sides: Sides, max_time: float | None) -> State:
+    job, state = set_up(run, sides.train, sides.validation)
+    limits = [limit for limit in (max_time, 60 * (run.recipe.train.minutes or 0)) if limit]
+    job.max_seconds = min(limits, default=None)
     if state.step:
-        progress.say(f"going on from step {state.step} of {recipe.train.steps}")
+        run.progress.say(f"going on from step {state.step} of {job.steps}")
     if not has_tensorboard():
-        progress.say("TensorBoard is not installed: curves are in metrics.jsonl (pip install 'attentus[tensorboard]')")
-    log = Log(folder, state.step)
-    job = Job(
-        recipe,
-        folder,
-        fabric,
-        net,
-        optimiser,
-        loss.to(fabric.device),
-        sides[0],
-        _spread(sides[1], recipe.train.validate_cases),
-        log,
-        progress,
-        max_time,
+        run.progress.say(
+            "TensorBoard is not installed: curves are in metrics.jsonl (pip install 'attentus[tensorboard]')"
+        )
+    with listening_for_signals() as job.stop, job.log:
+        try:
+            return loop.run(job, state)
+        except KeyboardInterrupt:
+            if job.whole:
+                loop.save(job, state)
+            reached = f"at step {state.step}" if job.whole else f"during step {state.step}, not saved"
+            run.progress.say(f"stopped {reached}; run the same command again to go on")
+            raise
+
+
+def set_up(run: Run, train: list[CachedCase], validation: list[CachedCase]) -> tuple[loop.Job, State]:
+    """Net, loss, optimiser and sampler of a recipe, at the state the folder holds, or at the beginning."""
+    recipe, fabric, how = run.recipe, run.fabric, run.recipe.train
+    last = run.folder / WEIGHTS["last"]
+    torch.manual_seed(loop.hash_seed(recipe.seed, 2**31))
+    bare = create_net(recipe)
+    if recipe.start.model and not last.is_file():
+        for line in describe(transfer(bare, recipe, recipe.start.model)):
+            run.progress.say(line)
+    freeze(bare, recipe.start.freeze)
+    mean, plain = running_mean(how, bare), optimiser(how, bare)
+    state = load_state(last, bare, plain, mean) if last.is_file() else State()
+    if how.compile:
+        bare.compile()
+    net, wrapped = fabric.setup(bare, plain)
+    if state.scaler:
+        fabric.strategy.precision.load_state_dict(state.scaler)
+    job = loop.Job(
+        recipe=recipe,
+        folder=run.folder,
+        fabric=fabric,
+        bare=bare,
+        net=net,
+        optimiser=wrapped,
+        loss=supervised_loss(recipe, bare).to(fabric.device),
+        sampler=_sampler(recipe, train),
+        validation_cases=_spread(validation, how.validate_cases),
+        log=Log(run.folder, state.step) if fabric.is_global_zero else NoLog(),
+        progress=run.progress,
+        mean=mean.to(fabric.device) if mean else None,
     )
-    try:
-        return run(job, state)
-    except KeyboardInterrupt:
-        save(job, state)
-        progress.say(f"stopped at step {state.step}; run the same command again to go on")
-        raise
-    finally:
-        log.close()
+    return job, state
+
+
+def _sampler(recipe: Recipe, cases: list[CachedCase]) -> PatchSampler:
+    dims = recipe.net.dims
+    source = augment.source_size(recipe.train.patch, recipe.augment, cases[0].grid.spacing[-dims:])
+    z, y, x = source if len(source) == 3 else (1, *source)
+    return PatchSampler(cases, (z, y, x), dims, recipe.train.batch, recipe.seed, recipe.sampling, members(recipe))
+
+
+def supervised_loss(recipe: Recipe, net: nn.Module) -> losses.DeepSupervision:
+    """The recipe's loss on every output of its net."""
+    options = {**({"activation": "sigmoid"} if recipe.regions else {}), **recipe.loss.options}
+    weights = recipe.loss.head_weights or getattr(net, "supervision", None)
+    table = region_table(recipe)
+    loss = losses.create(recipe.loss.name, **options)
+    return losses.DeepSupervision(loss, weights, None if table is None else torch.from_numpy(table))
+
+
+def _evaluate(run: Run, dataset: Dataset, sides: Sides, state: State) -> None:
+    if (run.folder / "scores.json").is_file():
+        return
+    model = Model.load(run.folder)
+    scores = evaluate(model, dataset.subset(c.id for c in sides.evaluated), run.folder, run.progress)
+    write_card(run.folder, run.recipe, scores, _facts(state, sides, model.net))
 
 
 def check_buildable(recipe: Recipe) -> int:
@@ -146,11 +215,12 @@ def check_buildable(recipe: Recipe) -> int:
         UnknownName, BadInput: no such net, loss or option.
         RecipeError: a patch the net cannot halve as often as it needs to, or weights for more or fewer outputs.
     """
-    channels, classes = max(len(recipe.channels), 1), 1 + max(len(recipe.labels), 1)
+    channels, classes = max(len(recipe.channels), 1), max(len(recipe.labels), 1) + (not recipe.regions)
     how = recipe.net
     with torch.device("meta"):
         net = nets.create(how.name, how.dims, channels, classes, **how.options)
-        losses.create(recipe.loss.name, **recipe.loss.options)
+        supervised_loss(recipe, net)
+        freeze(net, recipe.start.freeze)
     multiple = getattr(net, "multiple", 1)
     if any(n % multiple for n in recipe.train.patch):
         fitting = [-(-n // multiple) * multiple for n in recipe.train.patch]
@@ -205,9 +275,9 @@ def _continue_or_begin(folder: Path, recipe: Recipe) -> None:
         )
 
 
-def _record_data(folder: Path, dataset: Dataset, sides: list[list[CachedCase]], failures: dict[str, str]) -> None:
+def _record_data(folder: Path, dataset: Dataset, sides: Sides, failures: dict[str, str]) -> None:
     """Write data.json, or make sure that an existing run saw the same cases."""
-    for name, side in zip(("train on", "validate on"), sides, strict=True):
+    for name, side in (("train on", sides.train), ("validate on", sides.validation)):
         if not side:
             reasons = "\n  ".join(f"{case}: {message}" for case, message in failures.items())
             raise BadInput(f"{dataset.root}: there is no usable case to {name}.\n  {reasons}")
@@ -215,27 +285,18 @@ def _record_data(folder: Path, dataset: Dataset, sides: list[list[CachedCase]], 
         "dataset": dataset.name,
         "root": str(dataset.root.resolve()),
         "labels": dict(dataset.labels),
-        "train": {case.id: case.folder.name for case in sides[0]},
-        "validation": {case.id: case.folder.name for case in sides[1]},
+        "train": {case.id: case.folder.name for case in sides.train},
+        "validation": {case.id: case.folder.name for case in sides.validation},
+        "test": {case.id: case.folder.name for case in sides.test},
         "left out": failures,
     }
     file = folder / "data.json"
     if file.is_file():
         stored = json.loads(file.read_text(encoding="utf-8"))
-        if any(stored[part] != facts[part] for part in ("train", "validation")):
+        if any(stored[part] != facts[part] for part in ("train", "validation", "test")):
             raise BadInput(f"{folder} holds a run on other data: files or cases changed since. Choose another folder.")
         return
     write_text(file, json.dumps(facts, indent=1))
-
-
-def _optimiser(recipe: Recipe, net: nn.Module) -> Optimizer:
-    how = recipe.train
-    if how.optimiser == "sgd":
-        return torch.optim.SGD(
-            net.parameters(), how.learning_rate, momentum=0.99, nesterov=True, weight_decay=how.weight_decay
-        )
-    kind = torch.optim.Adam if how.optimiser == "adam" else torch.optim.AdamW
-    return kind(net.parameters(), how.learning_rate, weight_decay=how.weight_decay)
 
 
 def _spread(cases: list[CachedCase], most: int) -> list[CachedCase]:
@@ -244,11 +305,12 @@ def _spread(cases: list[CachedCase], most: int) -> list[CachedCase]:
     return [cases[k * len(cases) // count] for k in range(count)]
 
 
-def _facts(state: State, sides: list[list[CachedCase]], net: nn.Module) -> dict[str, str]:
+def _facts(state: State, sides: Sides, net: nn.Module) -> dict[str, str]:
     parameters = sum(p.numel() for p in net.parameters())
     return {
         "Parameters": f"{parameters:,}",
         "Attention modules": str(len(nets.taps(net))),
-        "Trained on": f"{len(sides[0])} cases, validated on {len(sides[1])}",
+        "Trained on": f"{len(sides.train)} cases, validated on {len(sides.validation)}"
+        + (f", tested on {len(sides.test)}" if sides.test else ""),
         "Training": f"{state.step} steps in {state.seconds / 60:.1f} minutes; best weights from step {state.best_step}",
     }

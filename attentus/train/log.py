@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+FLUSH_SECONDS = 1.0
+"""How old the file may be for those who read along."""
 
 
 class Log:
@@ -20,23 +25,44 @@ class Log:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         self._file = self.path.open("a", encoding="utf-8")
+        self._flushed = time.monotonic()
         self._board = _tensorboard(folder / "tensorboard", after_step)
 
     def write(self, kind: str, step: int, **facts: Any) -> None:
         """Add a line; numbers also go to TensorBoard."""
         self._file.write(json.dumps({"kind": kind, "step": step, **facts}) + "\n")
-        if kind != "step":
+        if kind != "step" or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self._file.flush()
+            self._flushed = time.monotonic()
         if self._board:
             for name, value in facts.items():
                 if isinstance(value, int | float):
                     self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Flush and close."""
         self._file.close()
         if self._board:
             self._board.close()
+
+
+class NoLog(Log):
+    """What all processes but the first write into."""
+
+    def __init__(self) -> None:
+        """Open nothing."""
+
+    def write(self, kind: str, step: int, **facts: Any) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

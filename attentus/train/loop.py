@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from attentus import metrics
-from attentus.data.patches import Batch, PatchSampler, ahead
+from attentus.data.patches import Batch, ahead
+from attentus.data.resolve import IGNORED, members
 from attentus.errors import TrainingStopped
-from attentus.infer.model import WEIGHTS, save_weights, window_of
+from attentus.infer.model import WEIGHTS, mute, save_weights, window_of
 from attentus.infer.sliding import sliding_window
-from attentus.train.schedule import factor
-from attentus.train.state import State, save_state
+from attentus.train.schedule import PLATEAU, factor
+from attentus.train.signals import Stop
+from attentus.train.state import State, save_batch, save_state
 from attentus.transforms import augment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from lightning.fabric import Fabric
+    from numpy.typing import NDArray
     from torch import Tensor, nn
     from torch.optim import Optimizer
+    from torch.optim.swa_utils import AveragedModel
 
     from attentus.data.cache import CachedCase
+    from attentus.data.patches import PatchSampler
     from attentus.progress import Progress, Task
     from attentus.recipes import Recipe
     from attentus.train.log import Log
@@ -40,107 +45,192 @@ class Job:
     recipe: Recipe
     folder: Path
     fabric: Fabric
+    bare: nn.Module
+    """The net itself."""
     net: nn.Module
+    """The net as Fabric wraps it: in the chosen precision, on one device or many."""
     optimiser: Optimizer
     loss: nn.Module
-    train_cases: Sequence[CachedCase]
+    sampler: PatchSampler
     validation_cases: Sequence[CachedCase]
     log: Log
     progress: Progress
+    mean: AveragedModel | None = None
+    """The running mean of the weights, where the recipe wants one."""
     max_seconds: float | None = None
+    enough: float = math.inf
+    """Mean Dice on validation at which the training may end."""
+    stop: Stop = field(default_factory=Stop)
+    whole: bool = True
+    """Whether weights, optimiser and state belong together; not so from the start of a step to its validation."""
+
+    @property
+    def epoch(self) -> int:
+        """Steps in which as many patches are seen as the recipe counts to an epoch."""
+        how = self.recipe
+        return math.ceil(len(self.sampler) * how.sampling.per_case / (how.train.batch * how.train.accumulate))
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        how = self.recipe.train
+        return how.steps if how.epochs is None else how.epochs * self.epoch
+
+    @property
+    def best_net(self) -> nn.Module:
+        """The net that is validated and kept: the running mean if there is one."""
+        return self.mean.module if self.mean else self.bare
 
     def done(self, state: State) -> float:
         """Share of the training that lies behind, by steps or by the clock, whichever is further."""
         by_clock = state.seconds / self.max_seconds if self.max_seconds else 0.0
-        return min(max(state.step / self.recipe.train.steps, by_clock), 1.0)
+        return min(max(state.step / self.steps, by_clock), 1.0)
+
+    def over(self, state: State) -> bool:
+        """Whether the training has come to its end, planned or early."""
+        patience = self.recipe.train.patience
+        waited = state.step - state.best_step
+        return (
+            self.done(state) >= 1
+            or state.best >= self.enough
+            or (patience is not None and waited >= patience * self.epoch)
+        )
+
+    def rate(self, state: State) -> float:
+        """Step size of the next update."""
+        how = self.recipe.train
+        share = factor(self.done(state), how.schedule, epochs=state.step / self.epoch, drops=state.drops)
+        return how.learning_rate * share
 
 
 def run(job: Job, state: State) -> State:
     """Train from a state to the end of the budget; the best and the last weights are in the folder afterwards.
 
     Raises:
-        TrainingStopped: the loss is not finite; the last checkpoint is kept and the message names the batch.
+        TrainingStopped: the loss is not finite; the last checkpoint is kept, the batch is saved and the message names
+            its patches.
+        KeyboardInterrupt: somebody asked to stop; the state is saved.
     """
-    how = job.recipe.train
-    spacing = job.train_cases[0].grid.spacing[-job.recipe.net.dims :]
-    source = augment.source_size(how.patch, job.recipe.augment, spacing)
-    sampler = PatchSampler(
-        job.train_cases, _three(source), job.recipe.net.dims, how.batch, how.foreground, job.recipe.seed
-    )
-    numbers = range(state.step, how.steps)
-    before, saved = state.seconds, time.monotonic()
-    started = waited = time.monotonic()
-    with job.progress.task("training", how.steps, state.step) as task:
-        for number, batch in zip(numbers, ahead(sampler, numbers, how.workers), strict=True):
-            wait = time.monotonic() - waited
-            rate = how.learning_rate * factor(job.done(state), how.schedule)
-            loss = _step(job, batch, number, rate, spacing)
+    how, fabric = job.recipe.train, job.fabric
+    numbers = range(state.step * how.accumulate, job.steps * how.accumulate)
+    batches = ahead(job.sampler, numbers, how.workers, fabric.global_rank, fabric.world_size)
+    before, started, saved = state.seconds, time.monotonic(), time.monotonic()
+    with job.progress.task("training", job.steps, state.step) as task:
+        while not state.finished:
+            begun, rate = time.monotonic(), job.rate(state)
+            job.whole = False
+            loss, wait = _update(job, batches, state.step, rate)
             state.step += 1
             state.seconds = before + time.monotonic() - started
-            _report(job, task, state, {"loss": loss, "lr": rate, "wait": wait, "seconds": time.monotonic() - waited})
-            over = job.done(state) >= 1
-            if over or state.step % how.validate_every == 0:
+            _report(job, task, state, {"loss": loss, "lr": rate, "wait": wait, "seconds": time.monotonic() - begun})
+            over = _same_everywhere(job, over=job.done(state) >= 1)
+            validating = over or state.step % how.validate_every == 0
+            if validating:
                 _validate(job, state)
                 state.seconds = before + time.monotonic() - started
-                state.finished = over = job.done(state) >= 1
-            if over or state.step % how.validate_every == 0 or time.monotonic() - saved > how.checkpoint_every:
+                state.finished = _same_everywhere(job, over=job.over(state))
+            job.whole = True
+            if validating or time.monotonic() - saved > how.checkpoint_every:
                 save(job, state)
                 saved = time.monotonic()
-            if over:
-                break
-            waited = time.monotonic()
+            if job.stop.asked and not state.finished:
+                raise KeyboardInterrupt
     return state
 
 
 def save(job: Job, state: State) -> None:
     """Write the checkpoint from which the run can go on."""
-    save_state(job.folder / WEIGHTS["last"], state, _bare(job.net), job.optimiser)
+    state.scaler = job.fabric.strategy.precision.state_dict()
+    if job.fabric.is_global_zero:
+        save_state(job.folder / WEIGHTS["last"], state, job.bare, job.optimiser, job.mean)
 
 
 def validate(
     net: nn.Module, cases: Sequence[CachedCase], recipe: Recipe, device: torch.device | str = "cpu"
-) -> dict[str, float]:
-    """Mean Dice of each structure over prepared cases, by real sliding-window inference on the prepared grid.
+) -> NDArray[np.float64]:
+    """Dice of each structure (columns) in prepared cases (rows), by sliding windows on the prepared grid.
 
-    A structure that neither prediction nor reference of a case holds does not count there; nan if it never counts.
+    nan where neither prediction nor reference of a case holds the structure; voxels to be ignored do not count.
     """
-    window = window_of(recipe)
-    table = np.full((len(cases), len(recipe.labels)), np.nan)
+    window, parts = window_of(recipe), list(members(recipe).values())
+    table = np.full((len(cases), len(parts)), np.nan)
     for row, case in enumerate(cases):
-        maps = sliding_window(net, case.image, window, dims=recipe.net.dims, device=device)
-        found, truth = maps["logits"].argmax(axis=0), case.labels
-        for column in range(len(recipe.labels)):
-            table[row, column] = metrics.dice(found == column + 1, truth == column + 1, empty="nnunet")
-    counted = ~np.isnan(table)
-    means = np.where(counted, table, 0).sum(0) / np.where(counted.any(0), counted.sum(0), np.nan)
-    return {structure.name: float(mean) for structure, mean in zip(recipe.labels, means, strict=True)}
+        logits = sliding_window(net, case.image, window, dims=recipe.net.dims, device=device)["logits"]
+        logits[mute(recipe)] = -np.inf
+        counted = case.labels != IGNORED
+        best = None if recipe.regions else logits.argmax(axis=0)
+        for column, numbers in enumerate(parts):
+            found = logits[column] > 0 if best is None else best == column + 1
+            truth = np.isin(case.labels, numbers)
+            table[row, column] = metrics.dice(found & counted, truth & counted, empty="nnunet")
+    return table
 
 
-def _step(job: Job, batch: Batch, number: int, rate: float, spacing: Sequence[float]) -> float:
-    """One update; returns the loss."""
-    how = job.recipe
-    torch.manual_seed(hash_seed(how.seed, number))  # dropout and the like follow the step, too
-    generator = torch.Generator().manual_seed(hash_seed(how.seed + 1, number))
-    images, labels = (torch.from_numpy(part).to(job.fabric.device) for part in (batch.images, batch.labels))
-    drawn = augment.draw(how.augment, len(images), how.train.patch, spacing, generator)
-    images, labels = augment.apply(images, labels, drawn, how.train.patch)
-
+def _update(job: Job, batches: Iterator[Batch], step: int, rate: float) -> tuple[float, float]:
+    """One change of the weights; returns the loss and the seconds spent waiting for patches."""
+    how, fabric = job.recipe.train, job.fabric
     for group in job.optimiser.param_groups:
         group["lr"] = rate
     job.net.train()
-    loss: Tensor = job.loss(job.net(images), labels)
-    if not torch.isfinite(loss):
-        where = ", ".join(f"{case} at {start}" for case, start in batch.origin)
-        raise TrainingStopped(
-            f"The loss became {loss.item()} at step {number} (patches: {where}).\n"
-            f"  The last checkpoint is kept. Lower train.learning_rate, keep train.clip, or look at these cases."
-        )
     job.optimiser.zero_grad(set_to_none=True)
-    job.fabric.backward(loss)
-    if how.train.clip:
-        job.fabric.clip_gradients(job.net, job.optimiser, max_norm=how.train.clip, error_if_nonfinite=False)
+    total, wait = 0.0, 0.0
+    for part in range(how.accumulate):
+        began = time.monotonic()
+        batch = next(batches)
+        wait += time.monotonic() - began
+        number = step * how.accumulate + part
+        images, labels = _augmented(job, batch, number)
+        with fabric.no_backward_sync(job.net, enabled=part + 1 < how.accumulate):  # type: ignore[arg-type]
+            loss: Tensor = job.loss(job.net(images), labels)
+            total += _finite(job, loss, step, Patches(batch, images, labels)) / how.accumulate
+            fabric.backward(loss / how.accumulate)
+    if how.clip:
+        fabric.clip_gradients(job.net, job.optimiser, max_norm=how.clip, error_if_nonfinite=False)
     job.optimiser.step()
-    return float(loss.item())
+    if job.mean:
+        job.mean.update_parameters(job.bare)
+    return total, wait
+
+
+def _augmented(job: Job, batch: Batch, number: int) -> tuple[Tensor, Tensor]:
+    """Patches as the net gets them: changed by what is drawn for that batch number."""
+    how, fabric = job.recipe, job.fabric
+    torch.manual_seed(hash_seed(how.seed + fabric.global_rank, number))  # dropout and the like follow the step, too
+    generator = torch.Generator().manual_seed(hash_seed(how.seed + 1, number))
+    images, labels = (torch.from_numpy(part).to(fabric.device) for part in (batch.images, batch.labels))
+    spacing = job.sampler.cases[0].grid.spacing[-how.net.dims :]
+    drawn = augment.draw(how.augment, how.train.batch, how.train.patch, spacing, generator)
+    mine = len(images) * fabric.global_rank
+    return augment.apply(images, labels, drawn.pick(range(mine, mine + len(images))), how.train.patch)
+
+
+class Patches(NamedTuple):
+    """A batch as it was cut, and as the net got it."""
+
+    cut: Batch
+    images: Tensor
+    labels: Tensor
+
+
+def _finite(job: Job, loss: Tensor, step: int, patches: Patches) -> float:
+    """The loss over all devices as a number.
+
+    Raises:
+        TrainingStopped: it is not finite.
+    """
+    value = float(loss.item())
+    overall = float(job.fabric.all_reduce(loss.detach(), reduce_op="mean")) if job.fabric.world_size > 1 else value  # type: ignore[arg-type]
+    if math.isfinite(overall):
+        return overall
+    where = ", ".join(f"{case} at {start}" for case, start in patches.cut.origin)
+    if math.isfinite(value):
+        raise TrainingStopped(f"The loss became {overall} at step {step} on another device.")
+    file = save_batch(job.folder, step, patches.images, patches.labels, where)
+    raise TrainingStopped(
+        f"The loss became {value} at step {step} (patches: {where}).\n"
+        f"  The batch is in {file}; the last checkpoint is kept. Lower train.learning_rate, keep train.clip, or look at"
+        " these cases."
+    )
 
 
 def hash_seed(seed: int, number: int) -> int:
@@ -149,15 +239,32 @@ def hash_seed(seed: int, number: int) -> int:
 
 
 def _validate(job: Job, state: State) -> None:
-    dice = validate(job.net, job.validation_cases, job.recipe, job.fabric.device)
-    known = [value for value in dice.values() if not math.isnan(value)]
+    """Look at the held-back cases, each device at its share; keep the weights if they are the best so far."""
+    fabric, names = job.fabric, [structure.name for structure in job.recipe.labels]
+    mine = job.validation_cases[fabric.global_rank :: fabric.world_size]
+    with fabric.autocast():
+        table = validate(job.best_net, mine, job.recipe, fabric.device)
+    sums = torch.from_numpy(np.stack([np.nansum(table, 0), (~np.isnan(table)).sum(0)])).float()
+    sums = fabric.all_reduce(sums, reduce_op="sum") if fabric.world_size > 1 else sums  # type: ignore[assignment]
+    means = [float(total / count) if count else math.nan for total, count in sums.T.tolist()]
+    known = [value for value in means if not math.isnan(value)]
     mean = sum(known) / len(known) if known else 0.0
     if mean > state.best:
         state.best, state.best_step = mean, state.step
-        save_weights(_bare(job.net), job.folder / WEIGHTS["best"])
-    job.log.write("validation", state.step, mean=mean, **{f"dice {name}": value for name, value in dice.items()})
-    each = ", ".join(f"{name} {value:.3f}" for name, value in dice.items())
-    job.progress.say(f"step {state.step}: validation Dice {mean:.4f} ({each}); best {state.best:.4f}")
+        if fabric.is_global_zero:
+            save_weights(job.best_net, job.folder / WEIGHTS["best"])
+    waits = (job.recipe.train.schedule.epochs or PLATEAU) * job.epoch
+    if job.recipe.train.schedule.name == "plateau" and state.step - max(state.best_step, state.dropped_at) >= waits:
+        state.drops, state.dropped_at = state.drops + 1, state.step
+    each = dict(zip(names, means, strict=True))
+    job.log.write("validation", state.step, mean=mean, **{f"dice {name}": value for name, value in each.items()})
+    listed = ", ".join(f"{name} {value:.3f}" for name, value in each.items())
+    job.progress.say(f"step {state.step}: validation Dice {mean:.4f} ({listed}); best {state.best:.4f}")
+
+
+def _same_everywhere(job: Job, *, over: bool) -> bool:
+    """The first device's answer on all devices: clocks differ."""
+    return bool(job.fabric.broadcast(over)) if job.fabric.world_size > 1 and job.max_seconds else over
 
 
 def _report(job: Job, task: Task, state: State, facts: dict[str, float]) -> None:
@@ -166,14 +273,3 @@ def _report(job: Job, task: Task, state: State, facts: dict[str, float]) -> None
     note = f"loss {facts['loss']:.4f}  lr {facts['lr']:.1e}  {facts['seconds']:.2f} s/it  waiting for data {share:.0%}"
     expected = round(state.step / job.done(state)) if job.max_seconds else None  # the clock may end it sooner
     task.advance(1, note, expected)
-
-
-def _bare(net: nn.Module) -> nn.Module:
-    """The net without Fabric's wrapping."""
-    inner: nn.Module = getattr(net, "module", net)
-    return inner
-
-
-def _three(size: Sequence[int]) -> tuple[int, int, int]:
-    z, y, x = size if len(size) == 3 else (1, *size)
-    return z, y, x

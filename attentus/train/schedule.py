@@ -1,4 +1,4 @@
-"""How the step size changes: a factor that depends on nothing but how much of the training is done."""
+"""How the step size changes: a factor that depends on nothing but how far the training is."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from attentus.recipes.schema import Schedule
+    from attentus.recipes import Schedule
+
+PLATEAU = 10.0
+"""Epochs without a better validation after which a plateau is assumed, unless the recipe says."""
 
 
-def factor(done: float, how: Schedule) -> float:
+def factor(done: float, how: Schedule, *, epochs: float = 0.0, drops: int = 0) -> float:
     """What the learning rate is multiplied by.
 
     Args:
         done: share of the training that lies behind, 0..1.
         how: the recipe's `train.schedule`.
+        epochs: how many lie behind, for steps counted in epochs.
+        drops: how often validation has come to a plateau, for "plateau".
 
     Returns:
         0..1; during the warm-up it rises in proportion, from 0.01 so that no step is lost.
@@ -26,6 +31,9 @@ def factor(done: float, how: Schedule) -> float:
         return 0.5 * (1 + math.cos(math.pi * rest))
     if how.name == "polynomial":
         return float((1 - min(rest, 1.0)) ** 0.9)
+    if how.name == "plateau":
+        return float(how.factor**drops)
     if how.name == "step":
-        return float(how.factor ** int(rest / how.every + 1e-9)) if how.every else 1.0
+        stairs = epochs / how.epochs if how.epochs else rest / how.every if how.every else 0.0
+        return float(how.factor ** int(stairs + 1e-9))
     return 1.0

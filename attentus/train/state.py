@@ -6,7 +6,7 @@ Everything random is a function of the seed and the step, so this is all a run n
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
     from torch.optim import Optimizer
+    from torch.optim.swa_utils import AveragedModel
 
 OPTIMISER_PREFIX = "optimiser."
+MEAN_PREFIX = "mean."
 
 
 @dataclass
@@ -36,13 +38,23 @@ class State:
     best: float = -1.0
     """Best mean Dice on validation; -1 before the first."""
     best_step: int = 0
+    drops: int = 0
+    """Plateaus so far."""
+    dropped_at: int = 0
+    """Step of the last one."""
+    scaler: dict[str, Any] = field(default_factory=dict)
+    """How fp16 scales its gradients; empty otherwise."""
     finished: bool = False
 
 
-def save_state(path: Path, state: State, net: nn.Module, optimiser: Optimizer) -> None:
+def save_state(
+    path: Path, state: State, net: nn.Module, optimiser: Optimizer, mean: AveragedModel | None = None
+) -> None:
     """Write a state atomically: a crash leaves the previous one."""
     stored = optimiser.state_dict()
     tensors = {f"{NET_PREFIX}{name}": tensor for name, tensor in net.state_dict().items()}
+    if mean:
+        tensors |= {f"{MEAN_PREFIX}{name}": tensor for name, tensor in mean.state_dict().items()}
     facts: dict[str, Any] = {"state": asdict(state), "groups": stored["param_groups"], "values": {}}
     for index, entries in stored["state"].items():
         for name, value in entries.items():
@@ -55,8 +67,8 @@ def save_state(path: Path, state: State, net: nn.Module, optimiser: Optimizer) -
         save_file(tensors, temporary, metadata={"format": "pt", "attentus": json.dumps(facts)})
 
 
-def load_state(path: Path, net: nn.Module, optimiser: Optimizer) -> State:
-    """Bring net and optimiser to a stored state.
+def load_state(path: Path, net: nn.Module, optimiser: Optimizer, mean: AveragedModel | None = None) -> State:
+    """Bring net, optimiser and running mean to a stored state.
 
     Raises:
         BadFile: the file is damaged or belongs to another net.
@@ -66,6 +78,8 @@ def load_state(path: Path, net: nn.Module, optimiser: Optimizer) -> State:
             facts = json.loads(file.metadata()["attentus"])
         tensors = load_file(path)
         net.load_state_dict(_with_prefix(tensors, NET_PREFIX))
+        if mean:
+            mean.load_state_dict(_with_prefix(tensors, MEAN_PREFIX))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise BadFile(
             path,
@@ -89,6 +103,15 @@ def peek_state(path: Path) -> State | None:
             return State(**json.loads(file.metadata()["attentus"])["state"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise BadFile(path, f"is damaged ({error})", "Delete it to start the training over.") from None
+
+
+def save_batch(folder: Path, step: int, images: Tensor, labels: Tensor, where: str) -> Path:
+    """Write the patches on which a training failed, so that they can be looked at."""
+    path = folder / f"failed-step-{step}.safetensors"
+    tensors = {"images": images.detach().cpu().contiguous(), "labels": labels.detach().cpu().contiguous()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"patches": where})
+    return path
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,20 +1,30 @@
 """Random changes to batches of patches: drawn in one place, recorded, applied deterministically on CPU or GPU.
 
 `draw` makes all random decisions from a generator; `apply` only computes. The same `Drawn` gives the same result
-again, on any batch of the same size, so an augmentation can be replayed and looked at.
+again, on any batch of the same size, so an augmentation can be replayed and looked at. `augment_space` does what
+moves voxels, `augment_values` what changes their values.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import math
+import random
+from dataclasses import dataclass, fields
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from attentus.errors import BadInput
+from attentus.transforms import augment_values as values
+from attentus.transforms.augment_space import Move, control_points, move
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from attentus.recipes import Augment
 
@@ -23,43 +33,80 @@ AXES = "zyx"
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """What was decided for each of N patches."""
+    """What was decided for each of N patches: nothing but tensors whose first axis is the patch, on the CPU.
+
+    So `safetensors.torch.save_file(vars(drawn), path)` keeps it and `Drawn(**load_file(path))` brings it back.
+    """
 
     matrix: Tensor
     """(N, dims, dims): from offsets in the result to offsets in the source, both in voxels from the centre."""
     shift: Tensor
     """(N, dims): then moved by this many voxels; axes in array order."""
-    noise: Tensor
-    """(N,): standard deviation of the noise."""
-    noise_seed: int
-    brightness: Tensor
-    """(N,): added."""
+    bend: Tensor
+    """(N, dims, *lattice): displacements of control points before all that, voxels; no elements: nothing is bent."""
+    lattice: Tensor
+    """(N, dims): voxels between control points."""
+    blur: Tensor
+    """(N, dims): standard deviation of the Gaussian, voxels."""
+    low_resolution: Tensor
+    """(N, dims): share of the voxels kept."""
     contrast: Tensor
     """(N,): factor on the deviation from the mean."""
+    brightness: Tensor
+    """(N,): added."""
     gamma: Tensor
     """(N,): exponent on the values scaled to 0..1."""
+    mirrored: Tensor
+    """(N,) bool: whether 0..1 runs from the largest value to the smallest for that."""
+    noise: Tensor
+    """(N,): standard deviation of the noise."""
+    noise_seed: Tensor
+    """(N,) int64."""
+
+    def pick(self, patches: Sequence[int]) -> Drawn:
+        """What was decided for some of the patches, in this order."""
+        return Drawn(**{name: value[list(patches)] for name, value in vars(self).items()})
+
+    def record(self) -> dict[str, Any]:
+        """All of it as numbers in lists, for JSON; exact."""
+        return {name: value.tolist() for name, value in vars(self).items()}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Drawn:
+        """What `record` wrote.
+
+        Raises:
+            BadInput: something is missing or unknown.
+        """
+        names = {field.name for field in fields(cls)}
+        if set(record) != names:
+            wrong = ", ".join(sorted(names ^ set(record)))
+            raise BadInput(f"This is no record of an augmentation of this version: see {wrong}. Draw it again.")
+        parts = {name: _tensor(name, record[name]) for name in names}
+        if not parts["bend"].numel():  # lists do not tell the size of nothing
+            parts["bend"] = _no_bend(*parts["shift"].shape)
+        return cls(**parts)
 
 
 def source_size(patch: Sequence[int], how: Augment, spacing: Sequence[float]) -> tuple[int, ...]:
-    """Size of the region to cut so that turned, shrunk and shifted patches find real voxels in their corners.
+    """Size of the region to cut so that turned, shrunk, bent and shifted patches find real voxels in their corners.
 
-    Limited to 1.5 times the patch; beyond that the edge is repeated.
+    Limited to 1.5 times the patch, beyond which the edge is repeated; room for a random crop comes on top.
 
     Args:
         patch: size of the result, voxels.
         how: the recipe's `augment` section.
         spacing: of the voxels, mm, so that turning stays turning where they are not cubes.
     """
-    if not how.affine:
-        return tuple(patch)
-    half = torch.tensor([float(n) for n in patch])
-    corners = half * torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * len(patch))
-    reach = torch.zeros(len(patch))
-    for signs in torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0])] * 3):
-        turned = corners @ _rotation(signs * torch.tensor(how.rotate), spacing).T / how.scale[0]
-        reach = torch.maximum(reach, turned.abs().amax(0))
-    reach = torch.minimum(reach + 2 * how.shift * half, 1.5 * half)
-    return tuple(int(n) for n in reach.ceil())
+    full = np.array(patch, float)
+    reach = full + 2 * how.bend / np.array(spacing) if how.elastic else full
+    if how.affine:
+        corners = reach * np.array(list(product((-1, 1), repeat=len(patch))))
+        turns = [_rotation((np.array(signs) * how.rotate).tolist(), spacing) for signs in product((-1, 0, 1), repeat=3)]
+        zoom = how.scale[0] * how.stretch[0]
+        reach = np.max([abs(corners @ turn.T).max(0) for turn in turns], axis=0) / zoom + 2 * how.shift * full
+    reach = np.minimum(reach, 1.5 * full).round(3)  # what is too small to see needs no further voxel
+    return tuple(int(n) + 2 * int(how.crop * own) for n, own in zip(np.ceil(reach), patch, strict=True))
 
 
 def draw(
@@ -74,34 +121,22 @@ def draw(
         spacing: of the voxels, mm.
         generator: source of randomness, on the CPU.
     """
-    dims = len(patch)
-
-    def chance(probability: float) -> Tensor:
-        return torch.rand(patches, generator=generator) < probability
-
-    def between(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(patches, *shape, generator=generator)
-
-    moved = chance(how.affine)
-    angles = between(-1, 1, 3) * torch.tensor(how.rotate) * moved[:, None]
-    zoom = torch.where(moved, between(*how.scale), torch.ones(patches))
-    flips = torch.stack([chance(0.5 if axis in how.flip else 0.0) for axis in AXES[-dims:]], dim=1)
-    matrix = torch.stack([_rotation(angle, spacing) for angle in angles]) / zoom[:, None, None]
-    matrix = matrix * torch.where(flips, -1.0, 1.0)[:, :, None]
-    shift = between(-1, 1, dims) * how.shift * torch.tensor([float(n) for n in patch]) * moved[:, None]
-    return Drawn(
-        matrix=matrix,
-        shift=shift,
-        noise=torch.where(chance(how.intensity), between(0, how.noise), torch.zeros(patches)),
-        noise_seed=int(torch.randint(2**31, (1,), generator=generator)),
-        brightness=torch.where(chance(how.intensity), between(-how.brightness, how.brightness), torch.zeros(patches)),
-        contrast=torch.where(chance(how.intensity), between(*how.contrast), torch.ones(patches)),
-        gamma=torch.where(chance(how.intensity), between(*how.gamma), torch.ones(patches)),
-    )
+    seeds = torch.randint(2**62, (patches,), generator=generator).tolist()
+    each = [_decide(how, patch, spacing, random.Random(seed)) for seed in seeds]
+    decided = {name: _tensor(name, [one[name] for one in each]) for name in each[0]}
+    mm = torch.tensor([float(s) for s in spacing])
+    bend = _no_bend(patches, len(patch))
+    if how.elastic:
+        points = [control_points(n, how.bend_grid / s) for n, s in zip(patch, spacing, strict=True)]
+        directions = 2 * torch.rand(patches, len(patch), *points, generator=generator) - 1
+        strength = decided["strength"][:, None] / mm
+        bend = directions * strength.view(*strength.shape, *[1] * len(patch))
+    del decided["strength"]
+    return Drawn(bend=bend, lattice=(how.bend_grid / mm).repeat(patches, 1), **decided)
 
 
 def apply(images: Tensor, labels: Tensor, drawn: Drawn, patch: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Carry out what was drawn.
+    """Carry out what was drawn: move, then blur, low resolution, contrast and brightness, gamma, noise.
 
     Args:
         images: (N, C, *source) float32, at least as large as the patch.
@@ -112,67 +147,94 @@ def apply(images: Tensor, labels: Tensor, drawn: Drawn, patch: Sequence[int]) ->
     Returns:
         Images (N, C, *patch) and labels (N, *patch), the centre of the source after the change.
     """
-    moved = [_move(images[n], labels[n], drawn.matrix[n], drawn.shift[n], patch) for n in range(len(images))]
-    images, labels = (torch.stack(parts) for parts in zip(*moved, strict=True))
-    return _recolour(images, drawn), labels
+    changed = images.new_empty(*images.shape[:2], *patch)
+    followed = labels.new_empty(len(labels), *patch)
+    numbers = {name: value.tolist() for name, value in vars(drawn).items() if name != "bend"}
+    for n in range(len(images)):
+        one, image = {name: value[n] for name, value in numbers.items()}, changed[n]
+        bend = drawn.bend[n] if drawn.bend[n].any() else torch.empty(0)
+        how = Move(one["matrix"], one["shift"], bend, one["lattice"])
+        move(images[n], labels[n], how, (image, followed[n]))
+        _revalue(image, one)
+    return changed, followed
 
 
-def _move(image: Tensor, labels: Tensor, matrix: Tensor, shift: Tensor, patch: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """One patch: cut and flip where that is all there is to do, otherwise one interpolation."""
-    if not shift.any() and torch.equal(matrix.abs(), torch.eye(len(patch))):
-        axes = [axis for axis in range(len(patch)) if matrix[axis, axis] < 0]
-        image, labels = (_centre(x, patch) for x in (image, labels))
-        return image.flip([1 + axis for axis in axes]), labels.flip(axes)
-    offsets = torch.meshgrid(*[torch.arange(n) - (n - 1) / 2 for n in patch], indexing="ij")
-    places = torch.stack(offsets, dim=-1) @ matrix.T + shift  # voxels from the centre of the source
-    half = torch.tensor([n / 2 for n in labels.shape])
-    grid = (places / half).flip(-1)[None].to(image.device)  # grid_sample wants x first, -1..1 from edge to edge
-    options = {"padding_mode": "border", "align_corners": False}
-    sampled = F.grid_sample(image[None], grid, mode="bilinear", **options)[0]  # type: ignore[arg-type]
-    nearest = F.grid_sample(labels[None, None].float(), grid, mode="nearest", **options)[0, 0]  # type: ignore[arg-type]
-    return sampled, nearest.to(labels.dtype)
+def _revalue(image: Tensor, one: Mapping[str, Any]) -> None:
+    """What changes the values of one patch, in place, each only if it was drawn."""
+    if any(one["blur"]):
+        image.copy_(values.blur(image, one["blur"]))
+    if min(one["low_resolution"]) < 1:
+        image.copy_(values.low_resolution(image, one["low_resolution"]))
+    if one["contrast"] != 1 or one["brightness"]:
+        values.contrast_(image, one["contrast"], one["brightness"])
+    if one["gamma"] != 1:
+        values.gamma_(image, one["gamma"], mirrored=one["mirrored"])
+    if one["noise"]:
+        values.noise_(image, one["noise"], one["noise_seed"])
 
 
-def _recolour(images: Tensor, drawn: Drawn) -> Tensor:
-    """Contrast, brightness, gamma and noise, each only where it was drawn."""
-    axes = tuple(range(2, images.ndim))
-    shape = (-1,) + (1,) * (images.ndim - 1)
-    contrast, brightness, gamma, noise = (
-        value.to(images.device).view(shape) for value in (drawn.contrast, drawn.brightness, drawn.gamma, drawn.noise)
-    )
-    if (drawn.contrast != 1).any() or (drawn.brightness != 0).any():
-        mean = images.mean(axes, keepdim=True)
-        images = (images - mean) * contrast + mean + brightness
-    if (drawn.gamma != 1).any():
-        low, high = images.amin(axes, keepdim=True), images.amax(axes, keepdim=True)
-        span = (high - low).clamp_min(1e-6)
-        curved = ((images - low) / span).clamp_min(0) ** gamma * span + low
-        images = torch.where(gamma == 1, images, curved)
-    if (drawn.noise > 0).any():
-        generator = torch.Generator().manual_seed(drawn.noise_seed)
-        images = images + noise * torch.randn(images.shape, generator=generator).to(images.device)
-    return images
+def _decide(how: Augment, patch: Sequence[int], spacing: Sequence[float], rng: random.Random) -> dict[str, Any]:
+    """For one patch, all but where the control points go: of them, how far."""
+
+    def within(limits: tuple[float, float], probability: float, neutral: float) -> float:
+        return rng.uniform(*limits) if rng.random() < probability else neutral
+
+    matrix, shift = _decide_affine(how, patch, spacing, rng)
+    sigma = within(how.blur, how.probability("blur"), 0.0)
+    kept = within(how.low_resolution, how.probability("low_resolution"), 1.0)
+    return {
+        "matrix": matrix,
+        "shift": shift,
+        "strength": within((0, how.bend), how.elastic, 0.0),
+        "blur": [sigma * min(spacing) / s for s in spacing],
+        "low_resolution": [min(kept * s / min(spacing), 1.0) for s in spacing],
+        "contrast": within(how.contrast, how.probability("contrast"), 1.0),
+        "brightness": within((-how.brightness, how.brightness), how.probability("brightness"), 0.0),
+        "gamma": within(how.gamma, how.probability("gamma"), 1.0),
+        "mirrored": rng.random() < how.gamma_mirrored,
+        "noise": within((0, how.noise), how.probability("noise"), 0.0),
+        "noise_seed": rng.getrandbits(31),
+    }
 
 
-def _centre(x: Tensor, patch: Sequence[int]) -> Tensor:
-    """The middle `patch` voxels of the last axes."""
-    for axis, n in enumerate(patch, start=x.ndim - len(patch)):
-        x = x.narrow(axis, (x.shape[axis] - n) // 2, n)
-    return x
+def _decide_affine(
+    how: Augment, patch: Sequence[int], spacing: Sequence[float], rng: random.Random
+) -> tuple[list[list[float]], list[float]]:
+    """Matrix and shift: turning, zoom, mirroring, and cutting off the centre."""
+    dims = len(patch)
+    matrix, shift = np.eye(dims), np.zeros(dims)
+    if rng.random() < how.affine:
+        scale, stretch = rng.uniform(*how.scale), [rng.uniform(*how.stretch) for _ in patch]
+        matrix = _rotation([rng.uniform(-angle, angle) for angle in how.rotate], spacing) / (scale * np.array(stretch))
+        shift = np.array([rng.uniform(-how.shift, how.shift) * n for n in patch])
+    mirrored = [axis in how.flip and rng.random() < 0.5 for axis in AXES[-dims:]]
+    matrix[mirrored] *= -1
+    room = [int(how.crop * n) for n in patch]
+    return matrix.tolist(), [float(s) + rng.randint(-n, n) for s, n in zip(shift, room, strict=True)]
 
 
-def _rotation(degrees: Tensor, spacing: Sequence[float]) -> Tensor:
+def _tensor(name: str, numbers: Sequence[Any]) -> Tensor:
+    kind = {"mirrored": np.bool_, "noise_seed": np.int64}.get(name, np.float32)
+    return torch.from_numpy(np.array(numbers, kind))  # faster than torch.tensor
+
+
+def _no_bend(patches: int, dims: int) -> Tensor:
+    return torch.zeros(patches, dims, *[0] * dims)
+
+
+def _rotation(degrees: Sequence[float], spacing: Sequence[float]) -> NDArray[np.float64]:
     """Rotation about z, then y, then x, for offsets in voxels, array order; two spacings mean 2D, about z only."""
-    z, y, x = torch.deg2rad(degrees)
+    z, y, x = np.deg2rad(degrees)
     dims = len(spacing)
     turned = _turn(z, 1, 2) if dims == 2 else _turn(z, 1, 2) @ _turn(y, 0, 2) @ _turn(x, 0, 1)
-    mm = torch.tensor([float(s) for s in spacing])
-    return turned[-dims:, -dims:] * mm / mm[:, None]
+    mm = np.array(spacing)
+    matrix: NDArray[np.float64] = turned[-dims:, -dims:] * mm / mm[:, None]
+    return matrix
 
 
-def _turn(angle: Tensor, first: int, second: int) -> Tensor:
+def _turn(angle: float, first: int, second: int) -> NDArray[np.float64]:
     """3x3 rotation in the plane of two axes."""
-    matrix = torch.eye(3)
-    matrix[first, first] = matrix[second, second] = angle.cos()
-    matrix[first, second], matrix[second, first] = -angle.sin(), angle.sin()
+    matrix = np.eye(3)
+    matrix[first, first] = matrix[second, second] = math.cos(angle)
+    matrix[first, second], matrix[second, first] = -math.sin(angle), math.sin(angle)
     return matrix

@@ -47,11 +47,13 @@ class Prepared:
         z, y, x = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
         return z, y, x
 
-    def restore_labels(self, logits: NDArray[np.float32]) -> NDArray[np.uint8]:
+    def restore_labels(self, logits: NDArray[np.float32], *, regions: bool = False) -> NDArray[np.uint8]:
         """Most likely class of every voxel of the scan.
 
         Args:
             logits: (K, z, y, x) on the prepared grid; background is class 0 and fills what was cropped away.
+            regions: the maps are no classes but regions, outer ones first, without background; a voxel belongs to the
+                last whose logit is above 0.
 
         Returns:
             (z, y, x) uint8 class numbers on the scan's canonical grid.
@@ -59,16 +61,19 @@ class Prepared:
         labels = np.zeros(self.scan.shape, np.uint8)
         inside = labels[self.box]
         for rows, slab in self._slabs(logits):
-            inside[rows] = _argmax(slab)
+            inside[rows] = _painted(slab) if regions else _argmax(slab)
         return labels
 
-    def restore_probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float16]:
-        """Softmax probabilities (K, z, y, x) float16 on the scan's canonical grid; background outside the crop."""
+    def restore_probabilities(self, logits: NDArray[np.float32], *, regions: bool = False) -> NDArray[np.float16]:
+        """Probabilities (K, z, y, x) float16 on the scan's canonical grid; background outside the crop.
+
+        Softmax over classes, background first, or with `regions` a sigmoid of each map.
+        """
         probabilities = np.zeros((len(logits), *self.scan.shape), np.float16)
-        probabilities[0] = 1
+        if not regions:
+            probabilities[0] = 1
         for rows, slab in self._slabs(logits):
-            slab = np.exp(slab - slab.max(0))  # noqa: PLW2901
-            probabilities[(slice(None), *self.box)][:, rows] = slab / slab.sum(0)
+            probabilities[(slice(None), *self.box)][:, rows] = _sigmoid(slab) if regions else _softmax(slab)
         return probabilities
 
     def restore_maps(self, maps: NDArray[np.float32]) -> NDArray[np.float16]:
@@ -105,7 +110,7 @@ def prepare(image: Volume, how: Prepare) -> Prepared:
     """
     scan = image.canonical()
     _check(scan, how)
-    start, stop = _foreground(scan.array, how.crop_above)
+    start, stop = _sized(*_foreground(scan.array, how.crop_above), scan.grid.shape, how.crop_size)
     box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
     cropped = scan.array[(slice(None), *box)].astype(np.float32)
     specs = how.intensity * (scan.channels if len(how.intensity) == 1 else 1)
@@ -127,11 +132,14 @@ def target_spacing(how: Prepare, grid: Grid) -> tuple[float, float, float]:
     Raises:
         BadInput: "median" has not been replaced by numbers (`Recipe.resolve` does it from a dataset).
     """
-    if how.spacing == "keep":
-        return grid.spacing
     if how.spacing == "median":
         raise BadInput("prepare.spacing is 'median', which only a dataset can turn into numbers; give (z, y, x) in mm.")
-    z, y, x = (wish or present for wish, present in zip(how.spacing, grid.spacing, strict=True))
+    wished: Sequence[float | None] = (None, None, None) if how.spacing == "keep" else how.spacing
+    sizes = how.size or (None, None, None)
+    z, y, x = (
+        extent / size if size else wish or present
+        for extent, size, wish, present in zip(grid.size_mm, sizes, wished, grid.spacing, strict=True)
+    )
     return z, y, x
 
 
@@ -144,7 +152,7 @@ def scale_intensity(channel: NDArray[np.float32], how: Intensity) -> NDArray[np.
     if how.normalise == "range":
         return (clipped - np.float32(low)) / np.float32(max(high - low, _TINY))
     inside = channel != 0 if how.normalise == "zscore-nonzero" else None
-    mean, deviation = _moments(clipped, inside)
+    mean, deviation = how.moments or _moments(clipped, inside)
     scaled = (clipped - np.float32(mean)) / np.float32(max(deviation, _TINY))
     return scaled if inside is None else np.where(inside, scaled, np.float32(0))
 
@@ -204,6 +212,43 @@ def _foreground(array: NDArray[Any], threshold: float | None) -> tuple[tuple[int
         start.append(int(used[0]))
         stop.append(int(used[-1]) + 1)
     return tuple(start), tuple(stop)  # type: ignore[return-value]
+
+
+Corner = tuple[int, int, int]
+
+
+def _sized(
+    start: Corner, stop: Corner, shape: Sequence[int], wanted: Sequence[int | None] | None
+) -> tuple[Corner, Corner]:
+    """A box brought to the wanted sizes about its centre and moved into the scan."""
+    corners = []
+    for first, last, full, size in zip(start, stop, shape, wanted or (None, None, None), strict=True):
+        if size is None or size >= full:
+            corners.append((first, last) if size is None else (0, full))
+        else:
+            low = min(max((first + last - size) // 2, 0), full - size)
+            corners.append((low, low + size))
+    (a, d), (b, e), (c, f) = corners
+    return (a, b, c), (d, e, f)
+
+
+def _softmax(slab: NDArray[np.float32]) -> NDArray[np.float32]:
+    powers: NDArray[np.float32] = np.exp(slab - slab.max(0))
+    shares: NDArray[np.float32] = powers / powers.sum(0)
+    return shares
+
+
+def _sigmoid(slab: NDArray[np.float32]) -> NDArray[np.float32]:
+    powers: NDArray[np.float32] = np.exp(-np.abs(slab))  # never overflows
+    return np.asarray(np.where(slab >= 0, 1, powers) / (1 + powers), np.float32)
+
+
+def _painted(slab: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Number of the last of R maps (R, z, y, x) that is above zero, counted from 1; 0 where none is."""
+    painted = np.zeros(slab.shape[1:], np.uint8)
+    for k, logits in enumerate(slab, start=1):
+        painted[logits > 0] = k
+    return painted
 
 
 def _argmax(slab: NDArray[np.float32]) -> NDArray[np.uint8]:

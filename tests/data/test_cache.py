@@ -12,6 +12,7 @@ from attentus.data.cache import prepare_cases
 from attentus.data.patches import PatchSampler, ahead, window
 from attentus.data.resolve import class_table, resolve, to_classes
 from attentus.errors import BadInput, RecipeError
+from attentus.recipes import Sampling
 from attentus.types import Volume
 
 
@@ -105,14 +106,11 @@ def test_structures_merge_parts_by_name(dataset):
     recipe = resolve(make.recipe(labels={"both": ["shell", "core"]}), dataset)
     (both,) = recipe.labels
     assert (both.parts, both.value) == (("shell", "core"), 1)
-    table = class_table(recipe.labels, dataset.labels)
+    table = class_table(recipe, dataset.labels)
     assert to_classes(np.array([0, 1, 2]), table, dataset.labels).tolist() == [0, 1, 1]
     only = resolve(make.recipe(labels=["shell"]), dataset)
-    assert to_classes(np.array([0, 1, 2]), class_table(only.labels, dataset.labels), dataset.labels).tolist() == [
-        0,
-        0,
-        1,
-    ]
+    table_of_one = class_table(only, dataset.labels)
+    assert to_classes(np.array([0, 1, 2]), table_of_one, dataset.labels).tolist() == [0, 0, 1]
     assert only.labels[0].value == 2
     with pytest.raises(BadInput, match=r"unknown label value\(s\) \[3\]"):
         to_classes(np.array([0, 3]), table, dataset.labels)
@@ -138,9 +136,9 @@ def test_recipes_that_do_not_fit_the_data(dataset, changes, message):
         resolve(make.recipe(**changes), dataset)
 
 
-def sampler(ready, **changes):
-    options = {"size": (16, 16, 16), "dims": 3, "batch": 4, "foreground": 0.5, "seed": 3}
-    return PatchSampler(ready, **{**options, **changes})
+def sampler(ready, *, size=(16, 16, 16), dims=3, batch=4, seed=3, **how):
+    members = {"core": (1,), "shell": (2,)}
+    return PatchSampler(ready, size, dims, batch, seed, Sampling(**{"foreground": 0.5, **how}), members)
 
 
 def test_a_batch_depends_on_its_number_only(dataset, tmp_path):

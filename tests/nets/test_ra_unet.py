@@ -126,7 +126,6 @@ def test_flops_of_the_published_inputs(expected, size, options):
 def test_cost_is_linear_in_voxels():
     net = on_meta("ra-unet", **ONE)
     assert nets.cost(net, 1, (64, 96)).flops == 6 * nets.cost(net, 1, (32, 32)).flops
-    assert 202_263_909_120 * 128**2 == 66_045_358_080 * 224**2  # the two 3D patches above
 
 
 def test_sizes_and_widths_of_the_stages_are_those_of_table_3():

@@ -202,7 +202,7 @@ def test_time_is_kept(dataset, tmp_path, monkeypatch):
     rates = [line["lr"] for line in read_log(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "step"]
     assert len(rates) == state.step
     assert rates == sorted(rates, reverse=True)
-    assert rates[-1] < 0.1 * rates[0]  # the schedule followed the clock
+    assert rates[-1] < 0.2 * rates[0]  # the schedule followed the clock
 
 
 def test_a_folder_of_another_recipe_or_data_is_refused(finished, dataset, tmp_path):
