@@ -14,10 +14,10 @@ demo: $(VENV)/.run
 	$(BIN)/attentus demo -o demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n auto -m slow
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

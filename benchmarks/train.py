@@ -24,6 +24,7 @@ means attentus.train.speed.keep_memory, for a peer too.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 WARM_UP = 2
+"""Steps that do not count: memory is first touched, kernels are first chosen."""
 CASES = 6
 HELD_BACK = 2
 WIDTHS = (32, 64, 128, 256, 320, 320)
@@ -193,7 +195,7 @@ def falling(number: int, arguments: argparse.Namespace) -> float:
     return RATE * (1 - number / (arguments.dice or 1000)) ** 0.9
 
 
-def nnunet(row: Row, arguments: argparse.Namespace) -> Side:
+def nnunet(_row: Row, arguments: argparse.Namespace) -> Side:
     """nnU-Net's trainer on a folder of preprocessed cases, which is written first."""
     sys.path.insert(0, str(Path(__file__).parent))
     import nets
@@ -304,7 +306,7 @@ def plans_of(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def monai(row: Row, arguments: argparse.Namespace) -> Side:
+def monai(_row: Row, arguments: argparse.Namespace) -> Side:
     """The loop of MONAI's tutorials, with deep supervision as DynUNet's own."""
     import numpy as np
     import torch
@@ -475,10 +477,8 @@ class Child:
         os.killpg(self.process.pid, signal.SIGSTOP)
 
     def end(self) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("attentus", deadline=None)  # a busy machine is no failure
+settings.load_profile("attentus")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -30,7 +30,9 @@ def train(
     source: Annotated[Path | None, typer.Option("--from", metavar="MODEL", help="Fine-tune this model.")] = None,
     override: Set = [],  # noqa: B006 - Typer copies it
     max_time: Annotated[str | None, typer.Option(metavar="20m", help="Train at most this long.")] = None,
-    precision: Annotated[str | None, typer.Option(metavar="fp32|bf16|fp16", help="Overrides train.precision.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="fp32|bf16|fp16|auto", help="Overrides train.precision.")
+    ] = None,
     devices: Annotated[int, typer.Option(min=1, help="GPUs, or processes without one, that share a batch.")] = 1,
     num_nodes: Annotated[int, typer.Option(min=1, help="Machines, under torchrun or SLURM.")] = 1,
     workers: Annotated[int | None, typer.Option(min=1, help="Runs of --folds and --seeds at the same time.")] = None,
@@ -54,8 +56,12 @@ def train(
     elif out is None:
         raise BadInput("Say where the run goes: -o RUN.")
     elif folds or seeds or cluster:
+        if devices * num_nodes > 1:
+            raise BadInput("Several runs take one device each: give --devices or --folds and --seeds, not both.")
         parts = _folds(chosen, folds), integers(seeds, "--seeds")
         _train_many(chosen, dataset, out, parts, {**limits, "workers": workers, "cluster": cluster}, json=json)
+    elif workers:
+        raise BadInput("--workers spreads several runs: give --folds or --seeds, too.")
     else:
         _train_one(chosen, dataset, out, {**limits, "devices": devices, "num_nodes": num_nodes}, json=json)
 

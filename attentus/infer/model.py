@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 WEIGHTS = {"best": "weights.safetensors", "last": "last.safetensors"}
+NO_VOTE = -1e30
+"""Logit of an output without a vote; finite, because resampling multiplies it by zero."""
 NET_PREFIX = "net."
 """Weights of the net carry this prefix in a training state, which holds more than them."""
 
@@ -133,7 +135,7 @@ class Model:
                 task=task,
             )
         logits = maps.pop("logits")
-        logits[mute(self.recipe)] = -np.inf
+        logits[mute(self.recipe)] = NO_VOTE
         regions = self.recipe.regions
         labels = self._values()[prepared.restore_labels(logits, regions=regions)]
         return Prediction(

@@ -275,8 +275,8 @@ class Train(Section):
     """Held-back cases, at most, that these validations look at; the final evaluation takes all."""
     checkpoint_every: Positive = 60.0
     """Seconds between checkpoints from which an interrupted run continues."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Number type of the forward pass. bf16 is faster where the processor has it."""
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
+    """Number type of the forward pass; weights stay fp32. "auto" takes bf16 where GPU or processor compute in it."""
     compile: bool = False
     """Let torch compile the net first: minutes at the start, faster steps afterwards."""
     workers: Count = 1
@@ -287,7 +287,7 @@ class Start(Section):
     """Where the weights come from, if not from chance."""
 
     model: Path | None = None
-    """Model folder to fine-tune: weights are taken by name, outputs by that of the structure, inputs by the channel's."""
+    """Model folder to fine-tune: weights are taken by name, outputs by the structure's and inputs by the channel's."""
     freeze: tuple[str, ...] = ()
     """Weights that stay as they are: names or beginnings of names, e.g. [encoder]."""
 

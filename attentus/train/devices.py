@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from attentus.errors import AttentusError, BadInput, RecipeError
+from attentus.train.speed import best_precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def concrete(precision: str) -> str:
+    """The number type that "auto" stands for on this machine."""
+    if precision != "auto":
+        return precision
+    return best_precision("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def launch(how: Train, devices: int = 1, num_nodes: int = 1) -> Fabric:
@@ -41,7 +49,9 @@ def launch(how: Train, devices: int = 1, num_nodes: int = 1) -> Fabric:
     # heads without weight in the loss get no gradient
     strategy = DDPStrategy(find_unused_parameters=True) if devices * num_nodes > 1 else "auto"
     try:
-        fabric = Fabric(devices=devices, num_nodes=num_nodes, precision=PRECISIONS[how.precision], strategy=strategy)
+        fabric = Fabric(
+            devices=devices, num_nodes=num_nodes, precision=PRECISIONS[concrete(how.precision)], strategy=strategy
+        )
     except (MisconfigurationException, ValueError) as error:
         raise BadInput(f"These devices cannot be had: {error}") from None
     fabric.launch()

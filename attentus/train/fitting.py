@@ -19,10 +19,11 @@ from attentus.io.atomic import write_text
 from attentus.progress import Progress, Silent
 from attentus.recipes import Recipe, differences, dump
 from attentus.train import loop
-from attentus.train.devices import launch, on_first
+from attentus.train.devices import concrete, launch, on_first
 from attentus.train.evaluate import evaluate, write_card
 from attentus.train.log import Log, NoLog, has_tensorboard
 from attentus.train.signals import listening_for_signals
+from attentus.train.speed import compiled, keep_memory, prepare_net
 from attentus.train.state import State, load_state, peek_state
 from attentus.train.transfer import describe, transfer
 from attentus.train.updates import freeze, optimiser, running_mean
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
     from attentus.data.dataset import Dataset
 
-THIN = 2
-"""Depth of feature maps for which bf16 fails on CPUs."""
 CACHE = ".attentus-cache"
 """Prepared cases lie in this folder beside the run, shared by all runs there."""
 
@@ -157,10 +156,12 @@ def set_up(run: Run, train: list[CachedCase], validation: list[CachedCase]) -> t
         for line in describe(transfer(bare, recipe, recipe.start.model)):
             run.progress.say(line)
     freeze(bare, recipe.start.freeze)
+    keep_memory()
+    prepare_net(bare, recipe.net.dims, concrete(how.precision), fabric.device)
     mean, plain = running_mean(how, bare), optimiser(how, bare)
     state = load_state(last, bare, plain, mean) if last.is_file() else State()
     if how.compile:
-        bare.compile()
+        compiled(bare, fabric.device)
     net, wrapped = fabric.setup(bare, plain)
     if state.scaler:
         fabric.strategy.precision.load_state_dict(state.scaler)
@@ -232,32 +233,7 @@ def check_buildable(recipe: Recipe) -> int:
         outputs = len(net.train()(torch.empty(2, channels, *recipe.train.patch, device="meta")))
         if len(given) != outputs:
             raise RecipeError(f"loss.head_weights: the net '{how.name}' has {outputs} outputs; {len(given)} are given.")
-    if recipe.train.precision == "bf16" and how.dims == 3 and not torch.cuda.is_available():
-        _refuse_thin_maps(net, channels, recipe.train.patch)
     return sum(p.numel() for p in net.parameters())
-
-
-def _refuse_thin_maps(net: nn.Module, channels: int, patch: tuple[int, ...]) -> None:
-    """Refuse bf16 where it would train on garbage.
-
-    On CPUs, the bf16 gradient of a 3x3x3 convolution's weights is made from uninitialised memory when its input is
-    two slices deep (seen with torch 2.13 and oneDNN 3.12; other depths are right).
-    """
-    depths: set[int] = set()
-    hooks = [
-        module.register_forward_hook(lambda _module, inputs, _output: depths.add(inputs[0].shape[2]))
-        for module in net.modules()
-        if isinstance(module, torch.nn.Conv3d) and module.kernel_size[0] == 3
-    ]
-    net.eval()(torch.empty(1, channels, *patch, device="meta"))
-    for hook in hooks:
-        hook.remove()
-    if THIN in depths:
-        raise RecipeError(
-            f"train.precision: with patches {patch[0]} deep this net has feature maps {THIN} slices deep, for which"
-            " bf16 on a processor computes wrong gradients.\n"
-            f"  Take fp32, or a patch depth that never halves to {THIN}, such as 48 or 64."
-        )
 
 
 def _continue_or_begin(folder: Path, recipe: Recipe) -> None:

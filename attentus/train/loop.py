@@ -14,7 +14,7 @@ from attentus import metrics
 from attentus.data.patches import Batch, ahead
 from attentus.data.resolve import IGNORED, members
 from attentus.errors import TrainingStopped
-from attentus.infer.model import WEIGHTS, mute, save_weights, window_of
+from attentus.infer.model import NO_VOTE, WEIGHTS, mute, save_weights, window_of
 from attentus.infer.sliding import sliding_window
 from attentus.train.schedule import PLATEAU, factor
 from attentus.train.signals import Stop
@@ -122,9 +122,10 @@ def run(job: Job, state: State) -> State:
             loss, wait = _update(job, batches, state.step, rate)
             state.step += 1
             state.seconds = before + time.monotonic() - started
-            _report(job, task, state, {"loss": loss, "lr": rate, "wait": wait, "seconds": time.monotonic() - begun})
             over = _same_everywhere(job, over=job.done(state) >= 1)
             validating = over or state.step % how.validate_every == 0
+            job.whole = not validating
+            _report(job, task, state, {"loss": loss, "lr": rate, "wait": wait, "seconds": time.monotonic() - begun})
             if validating:
                 _validate(job, state)
                 state.seconds = before + time.monotonic() - started
@@ -156,7 +157,7 @@ def validate(
     table = np.full((len(cases), len(parts)), np.nan)
     for row, case in enumerate(cases):
         logits = sliding_window(net, case.image, window, dims=recipe.net.dims, device=device)["logits"]
-        logits[mute(recipe)] = -np.inf
+        logits[mute(recipe)] = NO_VOTE
         counted = case.labels != IGNORED
         best = None if recipe.regions else logits.argmax(axis=0)
         for column, numbers in enumerate(parts):

@@ -98,9 +98,7 @@ def _names(recipe: Recipe, kind: str) -> list[str]:
     return names if recipe.regions else ["background", *names]
 
 
-def _take_some(
-    tensor: Tensor, old: Tensor, axes: dict[int, str], names: dict[str, tuple[list[str], list[str]]]
-) -> str:
+def _take_some(tensor: Tensor, old: Tensor, axes: dict[int, str], names: dict[str, tuple[list[str], list[str]]]) -> str:
     """Copy what both tensors have along the axes that stand for outputs or inputs; all else stays."""
     source = [torch.arange(n) for n in old.shape]
     target = [torch.arange(n) for n in tensor.shape]

@@ -41,6 +41,8 @@ def low_resolution(image: Tensor, kept: list[float]) -> Tensor:
     patch = image.shape[1:]
     fewer = [max(round(n * share), 1) for n, share in zip(patch, kept, strict=True)]
     coarse = F.interpolate(image[None], fewer, mode="nearest-exact")[0]
+    if len(patch) == 2:
+        return F.interpolate(coarse[None], patch, mode="bilinear")[0]
     for axis in reversed(range(1, image.ndim)):  # the innermost axis, slowest to gather, while there is least of it
         coarse = _refine(coarse, axis, patch[axis - 1])
     return coarse

@@ -233,6 +233,60 @@ def test_a_case_left_out_is_exit_code_1(attentus, trained, tmp_path):
     assert "failed: case_03" in err
 
 
+def test_fine_tuning_tells_what_was_taken(attentus, trained, tmp_path):
+    model = trained / "runs" / "a"
+    code, _, err = attentus("train", trained / "r.yaml", trained / "data", "-o", tmp_path / "b", "--from", model)
+    assert code == 0
+    assert re.search(r"taken: \d+ of \d+ tensors, 100\.0% of the numbers", err)
+    code, _, err = attentus(
+        "train", trained / "r.yaml", trained / "data", "-o", tmp_path / "c", "--from", tmp_path / "none"
+    )
+    assert code == 2
+    assert "is no model folder" in err
+
+
+def test_folds_are_trained_and_scored_together(attentus, trained, tmp_path):
+    code, out, _ = attentus("train", trained / "r.yaml", trained / "data", "-o", tmp_path / "cv", "--folds", "0,2")
+    assert code == 0
+    assert "made, 2 runs, 4 cases held back" in out
+    assert {p.name for p in (tmp_path / "cv").iterdir()} >= {"fold0", "fold2", "scores.json", "scores.csv", "card.md"}
+    again = ("train", trained / "r.yaml", trained / "data", "-o", tmp_path / "cv", "--folds", "0,2", "--json")
+    code, out, _ = attentus(*again)
+    assert set(json.loads(out)["runs"]) == {"fold0", "fold2"}
+    code, _, err = attentus("train", trained / "r.yaml", trained / "data", "-o", tmp_path / "x", "--folds", "zero")
+    assert code == 2
+    assert "--folds is a list of whole numbers such as 0,1,2; got 'zero'" in err
+
+
+def test_a_rehearsal_prints_a_verdict_and_keeps_nothing(attentus, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rehearsal = ("train", trained / "r.yaml", trained / "data", "--rehearse", "--max-time", "2s")
+    code, out, _ = attentus(*rehearsal)
+    assert re.search(r"verdict +(fits|learns|does not learn)", out)
+    assert code == (1 if "does not learn" in out else 0)
+    code, out, _ = attentus(*rehearsal, "--json")
+    found = json.loads(out)
+    assert set(found["dice"]) == {"core", "shell"}
+    assert found["seconds_per_step"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_needs_a_place(attentus, trained):
+    code, _, err = attentus("train", trained / "r.yaml", trained / "data")
+    assert code == 2
+    assert "Say where the run goes: -o RUN." in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--workers", 2], "--workers spreads several runs"), (["--folds", "all", "--devices", 2], "one device each")],
+)
+def test_options_that_do_not_go_together(attentus, trained, tmp_path, options, message):
+    code, _, err = attentus("train", trained / "r.yaml", trained / "data", "-o", tmp_path / "x", *options)
+    assert code == 2
+    assert message in err
+
+
 @pytest.mark.parametrize("text", ["soon", "20", "-5m", "", "1.2.3s"])
 def test_durations_are_checked(attentus, trained, tmp_path, text):
     code, _, err = attentus("train", trained / "r.yaml", trained / "data", "-o", tmp_path / "x", "--max-time", text)

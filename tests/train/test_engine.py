@@ -372,7 +372,7 @@ def test_another_net_has_nothing_to_take(dataset, donor):
 
 def test_frozen_weights_stay(dataset, donor, tmp_path):
     names = {name.split(".")[0] for name, _ in Model.load(donor).net.named_parameters()}
-    part = sorted(names)[0]
+    part = min(names)
     fit(make.recipe(start={"model": str(donor), "freeze": [part]}, train__steps=2), dataset, tmp_path / "run")
     old, new = weights(donor), weights(tmp_path / "run")
     trained = {name for name in old if name.endswith(("weight", "bias")) and not torch.equal(old[name], new[name])}

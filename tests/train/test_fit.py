@@ -248,8 +248,6 @@ def test_an_infinite_loss_stops_and_names_the_batch(dataset, tmp_path):
     [
         ({"train__patch": [16, 16, 20]}, r"multiples of 16; \[16, 16, 20\] is not\. Take \[16, 16, 32\]"),
         ({"train__precision": "fp16"}, "fp16 needs a GPU"),
-        ({"train__precision": "bf16"}, "maps 2 slices deep, for which bf16"),
-        ({"train__precision": "bf16", "train__patch": [32, 16, 16]}, "maps 2 slices deep, for which bf16"),
     ],
 )
 def test_recipes_that_cannot_run_here_end_before_the_work(dataset, tmp_path, changes, message):
@@ -258,7 +256,7 @@ def test_recipes_that_cannot_run_here_end_before_the_work(dataset, tmp_path, cha
 
 
 def test_bf16_trains(dataset, tmp_path):
-    fit(make.recipe(train__precision="bf16", train__steps=2, train__patch=[48, 16, 16]), dataset, tmp_path / "run")
+    fit(make.recipe(train__precision="bf16", train__steps=2), dataset, tmp_path / "run")  # maps get two slices deep
     assert np.isfinite([line["loss"] for line in read_log(tmp_path / "run" / "metrics.jsonl") if "loss" in line]).all()
 
 

@@ -14,7 +14,7 @@ import torch
 
 from attentus import Dataset, Recipe, fit, io, nets
 from attentus.metrics.summary import from_json
-from attentus.recipes import build, shipped
+from attentus.recipes import build, shipped, variants
 from attentus.train.log import read_log
 from attentus.types import Grid, Volume
 
@@ -89,10 +89,19 @@ def narrowed(recipe):
     return build(tree, recipe.name)
 
 
-@pytest.mark.parametrize("name", ALL)
+VARIANTS = [f"{name}@{variant}" for name in ALL for variant in variants(name)]
+
+
+@pytest.mark.parametrize("name", [*ALL, *(pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS)])
 def test_a_shipped_recipe_runs_from_data_to_scores(data, tmp_path, name):
     recipe = narrowed(Recipe.load(name))
     dataset = data(recipe)
+    if recipe.start.model:  # first the model it fine-tunes
+        variant = {"ct150": "", "ct150-unet": "@unet"}[recipe.start.model.name]
+        first = narrowed(Recipe.load(f"attention-unet-ct150{variant}"))
+        fit(first, dataset, tmp_path / "donor")
+        start = recipe.start.model_copy(update={"model": tmp_path / "donor"})
+        recipe = recipe.model_copy(update={"start": start})
     model = fit(recipe, dataset, tmp_path / "run")
     steps = [line for line in read_log(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "step"]
     assert steps

@@ -136,3 +136,51 @@ def test_median_must_be_resolved_first():
     volume, _ = make.marked(make.grid())
     with pytest.raises(BadInput, match="only a dataset can turn into numbers"):
         prepare(volume, Prepare(spacing="median"))
+
+
+def test_a_size_in_voxels_whatever_the_spacing_becomes():
+    volume, mask = blob(make.grid(shape=(10, 24, 22), spacing=(3.0, 1.0, 1.1)))
+    prepared = prepare(volume, Prepare(size=(None, 12, 44)))
+    assert prepared.array.shape == (1, 10, 12, 44)
+    assert prepared.grid.spacing == pytest.approx((3.0, 2.0, 0.55))
+    back = prepared.restore_labels(logits_of(prepare_labels(mask.astype(np.uint8), prepared), 2))
+    assert 2 * (back & mask).sum() / (back.sum() + mask.sum()) > 0.9
+
+
+@given(
+    st.integers(0, 20),
+    st.integers(1, 20),
+    st.tuples(*[st.one_of(st.none(), st.integers(1, 40))] * 3),
+    st.integers(0, 9),
+)
+def test_a_crop_of_given_size_lies_about_the_box_and_within_the_scan(first, length, wanted, seed):
+    array = np.zeros((1, 24, 30, 28), np.float32)
+    box = [(min(first + seed * axis % 5, n - 1), n) for axis, n in enumerate(array.shape[1:])]
+    box = [(a, min(a + length, n)) for a, n in box]
+    array[(0, *(slice(a, b) for a, b in box))] = 9.0
+    prepared = prepare(Volume.from_array(array, (1.0, 1.0, 1.0)), Prepare(crop_above=5.0, crop_size=wanted))
+    for axis, size in enumerate(wanted):
+        (a, b), n = box[axis], array.shape[axis + 1]
+        start, stop = prepared.start[axis], prepared.stop[axis]
+        assert 0 <= start < stop <= n
+        assert stop - start == (b - a if size is None else min(size, n))
+        if size is None or (size < n and 0 <= (a + b - size) // 2 <= n - size):
+            assert abs((start + stop) - (a + b)) <= 1  # same middle
+
+
+def test_given_moments_take_the_place_of_the_scans_own():
+    values = np.array([[[-100.0, 0.0, 50.0, 300.0]]], np.float32)
+    how = Intensity(window=(0.0, 100.0), normalise="zscore", moments=(25.0, 50.0))
+    np.testing.assert_allclose(scale_intensity(values, how).ravel(), [-0.5, -0.5, 0.5, 1.5])
+
+
+def test_regions_are_painted_in_order_and_have_a_sigmoid_each():
+    volume, _ = blob(make.grid(shape=(4, 6, 5)))
+    prepared = prepare(volume, Prepare())
+    logits = np.full((2, 4, 6, 5), -2.0, np.float32)
+    logits[0, 1:3] = 3.0  # the outer region
+    logits[1, 2:4] = 0.5  # the inner one reaches beyond it
+    labels = prepared.restore_labels(logits, regions=True)
+    assert [int(plane.max()) for plane in labels] == [int(plane.min()) for plane in labels] == [0, 1, 2, 2]
+    probabilities = prepared.restore_probabilities(logits, regions=True)
+    np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-logits)), rtol=2e-3)
