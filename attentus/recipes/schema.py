@@ -407,7 +407,7 @@ class Recipe(Section):
         """Load a recipe by the name of a shipped one or from a YAML file.
 
         Args:
-            source: name (see `attentus recipe list`) or path.
+            source: name (see `attentus recipe list`) or path, with @VARIANT behind it for a variant.
             overrides: changes such as "train.steps=500", as `--set` takes them.
 
         Raises:

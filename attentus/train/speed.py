@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -114,8 +115,8 @@ def shield(net: nn.Module) -> int:
 
     On processors, oneDNN makes the bf16 gradient of such a convolution's weights from memory that it never wrote, and
     at times writes where it must not (torch 2.13: 3x3x3 kernels on maps two slices deep, strided ones on maps one
-    voxel wide, 5x5x5 on three slices, and more). Which size a map has is looked at in each forward pass, so one module
-    may meet several. Such maps are the smallest of a net: fp32 costs next to nothing there.
+    voxel wide, 5x5x5 on three slices, transposed ones, too). Which size a map has is looked at in each forward pass,
+    so one module may meet several. Such maps are the smallest of a net: fp32 costs next to nothing there.
 
     Returns:
         Number of convolutions that are watched.
@@ -139,10 +140,26 @@ class _ShieldedConv3d(nn.Conv3d):
         return _forward(super().forward, self, x)
 
 
-_SHIELDED: dict[type, type[nn.Module]] = {nn.Conv2d: _ShieldedConv2d, nn.Conv3d: _ShieldedConv3d}
+class _ShieldedConvTranspose2d(nn.ConvTranspose2d):
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        return _forward(partial(super().forward, output_size=output_size), self, x)
 
 
-def _forward(plain: Callable[[Tensor], Tensor], conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
+class _ShieldedConvTranspose3d(nn.ConvTranspose3d):
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        return _forward(partial(super().forward, output_size=output_size), self, x)
+
+
+Conv = nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d
+_SHIELDED: dict[type, type[Conv]] = {
+    nn.Conv2d: _ShieldedConv2d,
+    nn.Conv3d: _ShieldedConv3d,
+    nn.ConvTranspose2d: _ShieldedConvTranspose2d,
+    nn.ConvTranspose3d: _ShieldedConvTranspose3d,
+}
+
+
+def _forward(plain: Callable[[Tensor], Tensor], conv: Conv, x: Tensor) -> Tensor:
     """A convolution, in fp32 where bf16 goes wrong; the result has the type that autocast would have given it."""
     if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or not _thin(conv, x):
         return plain(x)
@@ -151,7 +168,7 @@ def _forward(plain: Callable[[Tensor], Tensor], conv: nn.Conv2d | nn.Conv3d, x: 
     return right.to(torch.get_autocast_dtype("cpu"))
 
 
-def _thin(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> bool:
+def _thin(conv: Conv, x: Tensor) -> bool:
     """Whether the kernel is longer than the map along any axis, or the map's rows are a single voxel."""
     reach = [step * (size - 1) + 1 for size, step in zip(conv.kernel_size, conv.dilation, strict=True)]
     return x.shape[-1] == 1 or any(n < size for n, size in zip(x.shape[2:], reach, strict=True))
