@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -47,6 +48,7 @@ def launch(how: Train, devices: int = 1, num_nodes: int = 1) -> Fabric:
             f" Set train.batch to a multiple of {devices * num_nodes}."
         )
     # heads without weight in the loss get no gradient
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # what it is doing is no news
     strategy = DDPStrategy(find_unused_parameters=True) if devices * num_nodes > 1 else "auto"
     try:
         fabric = Fabric(
