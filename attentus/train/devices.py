@@ -47,8 +47,9 @@ def launch(how: Train, devices: int = 1, num_nodes: int = 1) -> Fabric:
             f"A batch of {how.batch} cannot be divided among {devices * num_nodes} devices."
             f" Set train.batch to a multiple of {devices * num_nodes}."
         )
-    # heads without weight in the loss get no gradient
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # what it is doing is no news
+    for name in ("lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # that it uses bf16 as told is no news
+    # Heads without weight in the loss get no gradient.
     strategy = DDPStrategy(find_unused_parameters=True) if devices * num_nodes > 1 else "auto"
     try:
         fabric = Fabric(
