@@ -111,7 +111,7 @@ _UNTURNED: dict[type, type[_InstanceNorm]] = {nn.InstanceNorm2d: _InstanceNorm2d
 
 
 def shield(net: nn.Module) -> int:
-    """Let convolutions on maps thinner than their kernel compute in fp32 although autocast asks for bf16, in place.
+    """Let convolutions on maps no larger than their kernel compute in fp32 although autocast asks for bf16, in place.
 
     On processors, oneDNN makes the bf16 gradient of such a convolution's weights from memory that it never wrote, and
     at times writes where it must not (torch 2.13: 3x3x3 kernels on maps two slices deep, strided ones on maps one
@@ -169,9 +169,9 @@ def _forward(plain: Callable[[Tensor], Tensor], conv: Conv, x: Tensor) -> Tensor
 
 
 def _thin(conv: Conv, x: Tensor) -> bool:
-    """Whether the kernel is longer than the map along any axis, or the map's rows are a single voxel."""
-    reach = [step * (size - 1) + 1 for size, step in zip(conv.kernel_size, conv.dilation, strict=True)]
-    return x.shape[-1] == 1 or any(n < size for n, size in zip(x.shape[2:], reach, strict=True))
+    """Whether the kernel is as long as the map along any axis, or longer, or the map's rows are a single voxel."""
+    along = zip(x.shape[2:], conv.kernel_size, conv.dilation, strict=True)
+    return x.shape[-1] == 1 or any(size > 1 and n <= step * (size - 1) + 1 for n, size, step in along)
 
 
 def compiled(net: N, device: torch.device | str = "cpu") -> N:

@@ -160,7 +160,8 @@ def test_compiles_without_breaks(name, dims):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "dims"), IN_2D)
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # the compiler's own
+@pytest.mark.parametrize(("name", "dims"), [("attention-unet", 2), ("dpc-net", 2)])  # a minute each
 def test_compiled_code_says_the_same(name, dims):
     hold_to_compiled(tiny(name, dims).eval(), torch.randn(1, 1, *EVEN[dims]), "inductor")
 
