@@ -217,7 +217,7 @@ def patients():
     return torch.from_numpy(np.stack(images)).float(), torch.from_numpy(np.stack(livers)).long()
 
 
-def hold_to_overfitting(name, dims, image, liver, steps):
+def hold_to_overfitting(name, dims, image, liver, *, steps=200, least=0.95):
     net = tiny(name, dims).train()
     loss = losses.DeepSupervision(losses.create("dice-cross-entropy"), getattr(net, "supervision", None))
     optimiser = torch.optim.Adam(net.parameters(), 1e-2)
@@ -229,22 +229,23 @@ def hold_to_overfitting(name, dims, image, liver, steps):
         optimiser.step()
         found = outputs[0].argmax(1)
         best = max(best, float(2 * (found * liver).sum() / (found.sum() + liver.sum())))
-        if best > 0.95:
+        if best > least:
             break
-    assert best > 0.95
+    assert best > least
 
 
 @pytest.mark.parametrize(("name", "dims"), IN_2D)
 def test_learns_two_patients_by_heart(name, dims, patients):
     image, liver = (x[:, :, 8] if x.ndim == 5 else x[:, 8] for x in patients)
-    hold_to_overfitting(name, dims, image, liver, steps=200)
+    hold_to_overfitting(name, dims, image, liver)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "dims"), IN_3D)
 def test_learns_two_patients_by_heart_in_3d(name, dims, patients):
     image, liver = (torch.nn.functional.interpolate(x.view(2, 1, 16, 64, 64).float(), (32,) * 3) for x in patients)
-    hold_to_overfitting(name, dims, image, liver[:, 0].long(), steps=200)
+    least = 0.8 if name == "fcn" else 0.95  # its scores have an eighth of the resolution: 4 x 4 x 4 voxels
+    hold_to_overfitting(name, dims, image, liver[:, 0].long(), least=least)
 
 
 def test_wrong_names_are_answered_with_the_right_ones():
