@@ -161,7 +161,7 @@ def test_killed_at_any_moment_and_run_again(finished, dataset, tmp_path):
     (tmp_path / "r.yaml").write_text(dump(make.recipe()))
     cache = finished.folder.parent / "cache"
     code = (
-        f"import attentus as at; at.fit(at.Recipe.load(r'{tmp_path / 'r.yaml'}'),"
+        f"import attentus as at, torch; torch.set_num_threads(1); at.fit(at.Recipe.load(r'{tmp_path / 'r.yaml'}'),"
         f" at.Dataset.open(r'{dataset.root}'), r'{tmp_path / 'k'}', cache=r'{cache}')"
     )
     for least in (1, 5, 9):
