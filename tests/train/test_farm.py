@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import make
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from attentus import Dataset
@@ -265,7 +266,12 @@ class Killer(Told):
 def long(dataset, tmp_path_factory):
     """A recipe long enough to be killed within, and its runs when nothing happens."""
     chosen = recipe(train__steps=24, train__validate_every=12)
-    return chosen, fit_many(chosen, dataset, tmp_path_factory.mktemp("calm") / "cv", folds=[0, 1, 2])
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))  # as each of two workers gets; bits depend on it
+    try:
+        return chosen, fit_many(chosen, dataset, tmp_path_factory.mktemp("calm") / "cv", folds=[0, 1, 2])
+    finally:
+        torch.set_num_threads(before)
 
 
 def killed_and_equal(chosen, calm, dataset, folder):
