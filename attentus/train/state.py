@@ -99,7 +99,7 @@ def peek_state(path: Path) -> State | None:
     if not path.is_file():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="numpy") as file:  # opens it once; torch's way fails if it is replaced meanwhile
             return State(**json.loads(file.metadata()["attentus"])["state"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise BadFile(path, f"is damaged ({error})", "Delete it to start the training over.") from None
