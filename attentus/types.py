@@ -32,6 +32,9 @@ LPS: Direction = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 
 _CANONICAL_WORLD_AXIS = (2, 1, 0)  # canonical z, y, x lie along world S, P, L
 
+IGNORE = 255
+"""Class number of voxels that are not annotated: they neither train nor count."""
+
 
 @dataclass(frozen=True)
 class AxisMap:

@@ -16,12 +16,12 @@ from uuid import uuid4
 import numpy as np
 
 from attentus import io
-from attentus.data.resolve import IGNORED, class_table, to_classes
+from attentus.data.resolve import class_table, to_classes
 from attentus.errors import AttentusError, BadInput
 from attentus.io.atomic import unwritable
 from attentus.progress import Progress, Silent, track
 from attentus.transforms.prepare import Prepared, prepare, prepare_labels
-from attentus.types import Grid
+from attentus.types import IGNORE, Grid
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,7 +162,7 @@ def _write(place: Path, case: Case, prepared: Prepared, labels: NDArray[np.uint8
 def _points(labels: NDArray[np.uint8]) -> NDArray[np.int32]:
     rng = np.random.default_rng(0)
     found: list[NDArray[np.int32]] = [np.empty((0, 4), np.int32)]
-    for number in sorted(set(np.unique(labels).tolist()) - {0, IGNORED}):
+    for number in sorted(set(np.unique(labels).tolist()) - {0, IGNORE}):
         flat = np.flatnonzero(labels == number)
         if flat.size > POINTS_PER_CLASS:
             flat = np.sort(rng.choice(flat, POINTS_PER_CLASS, replace=False))

@@ -8,7 +8,8 @@ import numpy as np
 
 from attentus import io
 from attentus.errors import AttentusError, BadInput, RecipeError, did_you_mean
-from attentus.recipes import Intensity, Recipe, Structure
+from attentus.recipes import Intensity, Recipe, Structure, build
+from attentus.types import IGNORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from attentus.data.dataset import Dataset
 
-IGNORED = 255
-"""Class number of voxels that take no part."""
 SAMPLE = 10_000
 """Voxels per scan from which the statistics of a dataset are taken."""
 
@@ -27,8 +26,8 @@ def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
     """The recipe with everything that depends on the data written out.
 
     Raises:
-        RecipeError: labels or channels the dataset does not have, structures that overlap without `regions`, or
-            regions that neither contain nor leave out one another.
+        RecipeError: labels or channels the dataset does not have, structures that overlap without `regions`, regions
+            that neither contain nor leave out one another, or fields that do not fit the labels and channels found.
         BadInput: no case has both image and label.
     """
     if not dataset.labelled:
@@ -45,7 +44,7 @@ def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
         "intensity": _intensity(recipe, dataset, {part for structure in structures for part in structure.parts}),
     }
     changes = {"labels": structures, "channels": channels, "prepare": recipe.prepare.model_copy(update=ready)}
-    return Recipe.model_validate(recipe.model_copy(update=changes).model_dump())
+    return build(recipe.model_copy(update=changes).model_dump(), recipe.name)
 
 
 def members(recipe: Recipe) -> dict[str, tuple[int, ...]]:
@@ -80,7 +79,7 @@ def values_in(recipe: Recipe) -> dict[str, tuple[int, ...]]:
 
 
 def class_table(recipe: Recipe, stored: Mapping[str, int]) -> NDArray[np.int16]:
-    """For each stored label value, its class (0 background, `IGNORED`, else see `members`); -1 if unknown.
+    """For each stored label value, its class (0 background, `IGNORE`, else see `members`); -1 if unknown.
 
     Args:
         recipe: resolved.
@@ -88,7 +87,7 @@ def class_table(recipe: Recipe, stored: Mapping[str, int]) -> NDArray[np.int16]:
     """
     table = np.full(1 + max(stored.values(), default=0), -1, np.int16)
     table[[0, *stored.values()]] = 0
-    table[[stored[name] for name in recipe.ignore]] = IGNORED
+    table[[stored[name] for name in recipe.ignore]] = IGNORE
     for structure, numbers in zip(recipe.labels, members(recipe).values(), strict=True):
         for place, part in enumerate(structure.parts):
             table[stored[part]] = numbers[place if recipe.regions else 0]
@@ -124,6 +123,8 @@ def _structures(recipe: Recipe, stored: Mapping[str, int]) -> tuple[Structure, .
             if field == "labels" and name in recipe.ignore:
                 raise RecipeError(f"labels: '{name}' is to be ignored, too (ignore); take it out of one of them.")
     (_check_nested if recipe.regions else _check_apart)(wanted)
+    if len({part for structure in wanted for part in structure.parts}) >= IGNORE:
+        raise RecipeError(f"labels: at most {IGNORE - 1} labels can be told apart in one training; leave some out.")
     return tuple(s.model_copy(update={"value": _value(wanted, k, stored)}) for k, s in enumerate(wanted))
 
 

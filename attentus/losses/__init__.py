@@ -11,8 +11,9 @@ from attentus.losses.anu_hybrid import ANUHybridLoss
 from attentus.losses.combine import DeepSupervision, DiceCrossEntropyLoss
 from attentus.losses.cross_entropy import BinaryCrossEntropyLoss, CrossEntropyLoss, FocalLoss
 from attentus.losses.dice import DiceLoss, TverskyLoss
-from attentus.losses.targets import IGNORE, regions
+from attentus.losses.targets import regions
 from attentus.registry import Factory
+from attentus.types import IGNORE
 
 if TYPE_CHECKING:
     from torch import nn

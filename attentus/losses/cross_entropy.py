@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from attentus.errors import BadInput
 from attentus.losses.targets import (
     ACTIVATIONS,
-    IGNORE,
     Activation,
     checked,
     class_weights,
@@ -22,6 +21,7 @@ from attentus.losses.targets import (
     weights_of,
 )
 from attentus.nets.parts import one_of
+from attentus.types import IGNORE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor
 
 from attentus.errors import BadInput
+from attentus.types import IGNORE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Activation = Literal["softmax", "sigmoid"]
 ACTIVATIONS: tuple[Activation, ...] = ("softmax", "sigmoid")
-IGNORE = 255
-"""A voxel of this value is not annotated."""
 
 
 def checked(logits: Tensor, target: Tensor, activation: Activation) -> Tensor:

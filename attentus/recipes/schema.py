@@ -402,6 +402,12 @@ class Recipe(Section):
             raise ValueError(f"labels name a structure twice: {', '.join(names)}")
         return self
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the net's outputs stand for: background and structures, or with `regions` the structures alone."""
+        names = tuple(structure.name for structure in self.labels)
+        return names if self.regions else ("background", *names)
+
     @classmethod
     def load(cls, source: str | Path, overrides: list[str] | None = None) -> Recipe:
         """Load a recipe by the name of a shipped one or from a YAML file.

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attentus import io
-from attentus.data.resolve import IGNORED, class_table, members, to_classes, values_in
+from attentus.data.resolve import class_table, members, to_classes, values_in
 from attentus.errors import AttentusError
 from attentus.io.atomic import write_text
 from attentus.metrics import Rules, summarise, to_csv, to_json
 from attentus.metrics.scoring import score_volumes
 from attentus.progress import Progress, Silent, track
 from attentus.train.environment import environment
-from attentus.types import Score, Scores, Volume
+from attentus.types import IGNORE, Score, Scores, Volume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,7 +78,7 @@ def reference(case: Case, dataset: Dataset, recipe: Recipe) -> Volume:
 def _ignored(case: Case, dataset: Dataset, recipe: Recipe) -> NDArray[np.bool_]:
     """Voxels of a case that do not count."""
     labels = io.read_labels(case.label).array  # type: ignore[arg-type]
-    marked: NDArray[np.bool_] = to_classes(labels, class_table(recipe, dataset.labels), dataset.labels) == IGNORED
+    marked: NDArray[np.bool_] = to_classes(labels, class_table(recipe, dataset.labels), dataset.labels) == IGNORE
     return marked
 
 

@@ -12,14 +12,15 @@ import torch
 
 from attentus import metrics
 from attentus.data.patches import Batch, ahead
-from attentus.data.resolve import IGNORED, members
+from attentus.data.resolve import members
 from attentus.errors import TrainingStopped
 from attentus.infer.model import NO_VOTE, WEIGHTS, mute, save_weights, window_of
 from attentus.infer.sliding import sliding_window
-from attentus.train.schedule import PLATEAU, factor
+from attentus.train.schedule import PLATEAU, epoch_steps, factor, total_steps
 from attentus.train.signals import Stop
 from attentus.train.state import State, save_batch, save_state
 from attentus.transforms import augment
+from attentus.types import IGNORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,14 +68,12 @@ class Job:
     @property
     def epoch(self) -> int:
         """Steps in which as many patches are seen as the recipe counts to an epoch."""
-        how = self.recipe
-        return math.ceil(len(self.sampler) * how.sampling.per_case / (how.train.batch * how.train.accumulate))
+        return epoch_steps(self.recipe, len(self.sampler))
 
     @property
     def steps(self) -> int:
         """Steps of the whole training."""
-        how = self.recipe.train
-        return how.steps if how.epochs is None else how.epochs * self.epoch
+        return total_steps(self.recipe, len(self.sampler))
 
     @property
     def best_net(self) -> nn.Module:
@@ -122,19 +121,19 @@ def run(job: Job, state: State) -> State:
             loss, wait = _update(job, batches, state.step, rate)
             state.step += 1
             state.seconds = before + time.monotonic() - started
-            over = _same_everywhere(job, over=job.done(state) >= 1)
+            over = _agreed(job, job.done(state) >= 1)
             validating = over or state.step % how.validate_every == 0
             job.whole = not validating
             _report(job, task, state, {"loss": loss, "lr": rate, "wait": wait, "seconds": time.monotonic() - begun})
             if validating:
                 _validate(job, state)
                 state.seconds = before + time.monotonic() - started
-                state.finished = _same_everywhere(job, over=job.over(state))
+                state.finished = _agreed(job, job.over(state))
             job.whole = True
             if validating or time.monotonic() - saved > how.checkpoint_every:
                 save(job, state)
                 saved = time.monotonic()
-            if job.stop.asked and not state.finished:
+            if _agreed(job, job.stop.asked) and not state.finished:
                 raise KeyboardInterrupt
     return state
 
@@ -158,7 +157,7 @@ def validate(
     for row, case in enumerate(cases):
         logits = sliding_window(net, case.image, window, dims=recipe.net.dims, device=device)["logits"]
         logits[mute(recipe)] = NO_VOTE
-        counted = case.labels != IGNORED
+        counted = case.labels != IGNORE
         best = None if recipe.regions else logits.argmax(axis=0)
         for column, numbers in enumerate(parts):
             found = logits[column] > 0 if best is None else best == column + 1
@@ -263,9 +262,9 @@ def _validate(job: Job, state: State) -> None:
     job.progress.say(f"step {state.step}: validation Dice {mean:.4f} ({listed}); best {state.best:.4f}")
 
 
-def _same_everywhere(job: Job, *, over: bool) -> bool:
-    """The first device's answer on all devices: clocks differ."""
-    return bool(job.fabric.broadcast(over)) if job.fabric.world_size > 1 and job.max_seconds else over
+def _agreed(job: Job, answer: bool) -> bool:  # noqa: FBT001 - an answer is what it is about
+    """The first device's answer on all devices: clocks differ, and signals arrive in the middle of different steps."""
+    return bool(job.fabric.broadcast(answer)) if job.fabric.world_size > 1 else answer
 
 
 def _report(job: Job, task: Task, state: State, facts: dict[str, float]) -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from attentus import Dataset, io
-from attentus.data.resolve import IGNORED, class_table, members, region_table, resolve, to_classes, values_in
+from attentus.data.resolve import class_table, members, region_table, resolve, to_classes, values_in
 from attentus.errors import BadInput, RecipeError
-from attentus.types import Volume
+from attentus.types import IGNORE, Volume
 
 BRATS = {"WT": ["oedema", "necrosis", "enhancing"], "TC": ["necrosis", "enhancing"], "ET": ["enhancing"]}
 STORED = {"necrosis": 1, "oedema": 2, "enhancing": 4}
@@ -65,7 +65,7 @@ def test_overlapping_structures_without_regions_point_to_them(dataset):
 def test_ignored_labels(dataset):
     recipe = resolve(make.recipe(ignore=["shell"]), dataset)
     assert [s.name for s in recipe.labels] == ["core"]  # "all" means all others
-    assert class_table(recipe, dataset.labels).tolist() == [0, 1, IGNORED]
+    assert class_table(recipe, dataset.labels).tolist() == [0, 1, IGNORE]
     with pytest.raises(RecipeError, match="ignore: the dataset has no label 'shel'"):
         resolve(make.recipe(ignore=["shel"]), dataset)
     with pytest.raises(RecipeError, match="'shell' is to be ignored, too"):
@@ -81,6 +81,32 @@ def test_intensities_of_the_dataset(dataset):
     assert found.window == pytest.approx(tuple(np.percentile(everything, [0.5, 99.5])), rel=1e-4)
     assert found.moments == pytest.approx((everything.mean(), everything.std()), rel=1e-4)
     assert (found.scope, found.percentiles) == ("scan", None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"sampling__structures": ["kore"]},
+            "made: the recipe has 1 problem.*\n  recipe: sampling.structures: kore is not",
+        ),
+        (
+            {"prepare__intensity": [{}, {}]},
+            "made: the recipe has 1 problem.*\n  recipe: prepare.intensity has 2 entries",
+        ),
+    ],
+)
+def test_what_only_the_data_shows_to_be_wrong_is_told_like_the_rest(dataset, changes, message):
+    with pytest.raises(RecipeError, match=message):
+        resolve(make.recipe(**changes), dataset)
+
+
+def test_more_labels_than_numbers(dataset):
+    from dataclasses import replace
+
+    many = replace(dataset, declared_labels={f"organ {k}": k for k in range(1, 256)})
+    with pytest.raises(RecipeError, match="at most 254 labels"):
+        resolve(make.recipe(), many)
 
 
 def test_no_voxel_to_measure(tmp_path):
