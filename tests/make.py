@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+from contextlib import nullcontext
 from itertools import permutations, product
 from pathlib import Path
 
@@ -205,3 +207,22 @@ def recipe(**changes) -> Recipe:
             place = place.setdefault(parent, {})
         place[last] = value
     return build(tree, "made")
+
+
+class Watcher:
+    """A progress that remembers what was said, and asks a training to stop at a step, as Ctrl-C does."""
+
+    def __init__(self, stop_at=None):
+        self.stop_at, self.said, self.done = stop_at, [], 0
+
+    def say(self, message):
+        self.said.append(message)
+
+    def task(self, what, total, done=0):
+        self.what, self.done = what, done
+        return nullcontext(self)
+
+    def advance(self, steps=1, note="", total=None):
+        self.done += steps
+        if self.what == "training" and self.done == self.stop_at:
+            signal.raise_signal(signal.SIGINT)

@@ -88,7 +88,10 @@ def share_out(cases: Sequence[Case], sizes: Sequence[float], seed: int, field: s
 
 
 def _listed(cases: Sequence[Case], file: Path, number: int) -> Parts:
-    entry = _entry(file, number)
+    found = entries(file)
+    if number >= len(found):
+        raise BadInput(f"{file} has {len(found)} split(s), numbered from 0; split.fold is {number}.")
+    entry = found[number]
     known = [case.id for case in cases]
     sides = [entry.get("train"), entry.get("val", entry.get("validation")), entry.get("test", [])]
     if any(not isinstance(side, list) for side in sides):
@@ -104,16 +107,19 @@ def _listed(cases: Sequence[Case], file: Path, number: int) -> Parts:
     return Parts(*[[str(case) for case in side] for side in sides])
 
 
-def _entry(file: Path, number: int) -> dict[str, Any]:
+def entries(file: Path) -> list[dict[str, Any]]:
+    """The splits in a file, one per fold.
+
+    Raises:
+        BadFile: it cannot be read or is no list of splits.
+    """
     try:
         listed = yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is YAML
     except FileNotFoundError:
         raise BadFile(file, "does not exist", "Check split.file.") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadFile(file, f"cannot be read as JSON or YAML ({error})", "Check split.file.") from None
-    entries = listed if isinstance(listed, list) else [listed]
-    if not all(isinstance(entry, dict) for entry in entries):
+    found = listed if isinstance(listed, list) else [listed]
+    if not all(isinstance(entry, dict) for entry in found):
         raise BadFile(file, "is no list of splits", "Write a list of {train: [...], val: [...]}.")
-    if number >= len(entries):
-        raise BadInput(f"{file} has {len(entries)} split(s), numbered from 0; split.fold is {number}.")
-    return dict(entries[number])
+    return found

@@ -70,9 +70,7 @@ class Model:
             RecipeError: its recipe is from a version this one cannot read.
         """
         folder = Path(folder)
-        if not (folder / "recipe.yaml").is_file():
-            raise BadFile(folder, "is no model folder (it has no recipe.yaml)", "Name the folder that training wrote.")
-        recipe = Recipe.load(folder / "recipe.yaml")
+        recipe = recipe_of(folder)
         net = create_net(recipe)
         _load_weights(net, folder / WEIGHTS[weights])
         return cls(recipe, net.to(device or default_device()).eval(), folder)
@@ -155,6 +153,18 @@ class Model:
         return np.array(values, np.uint8 if max(values) < 256 else np.uint16)
 
 
+def recipe_of(folder: Path) -> Recipe:
+    """The recipe of a model folder.
+
+    Raises:
+        BadFile: not a model folder.
+        RecipeError: the recipe is from a version this one cannot read.
+    """
+    if not (folder / "recipe.yaml").is_file():
+        raise BadFile(folder, "is no model folder (it has no recipe.yaml)", "Name the folder that training wrote.")
+    return Recipe.load(folder / "recipe.yaml")
+
+
 def create_net(recipe: Recipe) -> nn.Module:
     """The net of a resolved recipe, freshly initialised.
 
@@ -162,14 +172,13 @@ def create_net(recipe: Recipe) -> nn.Module:
         UnknownName, BadInput: no such net or option.
     """
     how = recipe.net
-    outputs = len(recipe.labels) + (not recipe.regions)
-    return nets.create(how.name, how.dims, len(recipe.channels), outputs, **how.options)
+    return nets.create(how.name, how.dims, len(recipe.channels), len(recipe.outputs), **how.options)
 
 
 def mute(recipe: Recipe) -> list[int]:
     """Outputs that the loss left out of the softmax (its option `active`): they were not trained and have no vote."""
     active = recipe.loss.options.get("active")
-    return [] if active is None else [k for k in range(1 + len(recipe.labels)) if k not in active]
+    return [] if active is None else [k for k in range(len(recipe.outputs)) if k not in active]
 
 
 def window_of(recipe: Recipe) -> Window:

@@ -14,7 +14,7 @@ from attentus.data.cache import CachedCase, prepare_cases
 from attentus.data.patches import PatchSampler
 from attentus.data.resolve import members, region_table, resolve
 from attentus.errors import BadFile, BadInput, RecipeError
-from attentus.infer.model import WEIGHTS, Model, create_net
+from attentus.infer.model import WEIGHTS, Model, create_net, recipe_of
 from attentus.io.atomic import write_text
 from attentus.progress import Progress, Silent
 from attentus.recipes import Recipe, differences, dump
@@ -78,8 +78,8 @@ def fit(
     """
     folder = Path(out)
     fabric = launch(recipe.train, devices, num_nodes)
-    run = Run(fabric, resolve(recipe, dataset), folder, progress if progress and fabric.is_global_zero else Silent())
-    check_buildable(run.recipe)
+    resolved = on_first(fabric, lambda: _settle(recipe, dataset, folder))
+    run = Run(fabric, resolved, folder, progress if progress and fabric.is_global_zero else Silent())
     sides = on_first(fabric, lambda: _begin(run, dataset, Path(cache or folder.parent / CACHE)))
     state = peek_state(folder / WEIGHTS["last"])
     if state is None or not state.finished:
@@ -110,6 +110,15 @@ class Sides(NamedTuple):
     def evaluated(self) -> list[CachedCase]:
         """Those on which the finished model is judged."""
         return self.test or self.validation
+
+
+def _settle(recipe: Recipe, dataset: Dataset, folder: Path) -> Recipe:
+    """The recipe resolved, after a look at whatever could end the training later."""
+    resolved = resolve(recipe, dataset)
+    check_buildable(resolved)
+    if recipe.start.model and not (folder / WEIGHTS["last"]).is_file():
+        recipe_of(recipe.start.model)
+    return resolved
 
 
 def _begin(run: Run, dataset: Dataset, cache: Path) -> Sides:
@@ -216,7 +225,7 @@ def check_buildable(recipe: Recipe) -> int:
         UnknownName, BadInput: no such net, loss or option.
         RecipeError: a patch the net cannot halve as often as it needs to, or weights for more or fewer outputs.
     """
-    channels, classes = max(len(recipe.channels), 1), max(len(recipe.labels), 1) + (not recipe.regions)
+    channels, classes = max(len(recipe.channels), 1), len(recipe.outputs) + (not recipe.labels)
     how = recipe.net
     with torch.device("meta"):
         net = nets.create(how.name, how.dims, channels, classes, **how.options)

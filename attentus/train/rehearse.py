@@ -21,6 +21,7 @@ from attentus.train import loop
 from attentus.train.devices import launch
 from attentus.train.fitting import CACHE, Run, check_buildable, set_up
 from attentus.train.log import read_log
+from attentus.train.schedule import total_steps
 from attentus.train.updates import trainable
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def rehearse(
             state = loop.run(job, state)
         table = loop.validate(job.best_net.eval(), cases, short, run.fabric.device)
         lines = [line for line in read_log(folder / "metrics.jsonl") if line["kind"] == "step"]
-        return _judge(job, cases, table, lines, _planned_steps(whole, dataset, job))
+        planned = total_steps(whole, len(dataset.parts(whole.split)[0]))
+        return _judge(job, cases, table, lines, planned)
 
 
 def _choose(recipe: Recipe, dataset: Dataset, cache: Path, progress: Progress) -> list[CachedCase]:
@@ -134,14 +136,6 @@ def _shortened(recipe: Recipe, minutes: float, steps: int) -> Recipe:
     )
     sampling = recipe.sampling.model_copy(update={"only_with": (), "foreground": max(recipe.sampling.foreground, 0.5)})
     return recipe.model_copy(update={"train": train, "augment": Augment(), "sampling": sampling})
-
-
-def _planned_steps(recipe: Recipe, dataset: Dataset, job: loop.Job) -> int:
-    how = recipe.train
-    if how.epochs is None:
-        return how.steps
-    cases = len(dataset.parts(recipe.split)[0])
-    return how.epochs * math.ceil(cases * recipe.sampling.per_case / (how.batch * job.recipe.train.accumulate))
 
 
 def _judge(

@@ -1,4 +1,4 @@
-"""How the step size changes: a factor that depends on nothing but how far the training is."""
+"""How long a training is, and how the step size changes: a factor that depends on nothing but how far it is."""
 
 from __future__ import annotations
 
@@ -6,10 +6,22 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from attentus.recipes import Schedule
+    from attentus.recipes import Recipe, Schedule
 
 PLATEAU = 10.0
 """Epochs without a better validation after which a plateau is assumed, unless the recipe says."""
+
+
+def epoch_steps(recipe: Recipe, cases: int) -> int:
+    """Updates in an epoch of `sampling.per_case` patches of every training case."""
+    how = recipe.train
+    return math.ceil(cases * recipe.sampling.per_case / (how.batch * how.accumulate))
+
+
+def total_steps(recipe: Recipe, cases: int) -> int:
+    """Updates of a whole training on that many cases."""
+    how = recipe.train
+    return how.steps if how.epochs is None else how.epochs * epoch_steps(recipe, cases)
 
 
 def factor(done: float, how: Schedule, *, epochs: float = 0.0, drops: int = 0) -> float:

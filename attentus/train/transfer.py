@@ -92,10 +92,7 @@ def describe(told: Sequence[Taken]) -> list[str]:
 
 def _names(recipe: Recipe, kind: str) -> list[str]:
     """What a net's outputs or inputs stand for."""
-    if kind == "inputs":
-        return list(recipe.channels)
-    names = [structure.name for structure in recipe.labels]
-    return names if recipe.regions else ["background", *names]
+    return list(recipe.channels if kind == "inputs" else recipe.outputs)
 
 
 def _take_some(tensor: Tensor, old: Tensor, axes: dict[int, str], names: dict[str, tuple[list[str], list[str]]]) -> str:
@@ -130,7 +127,7 @@ def _grid(places: list[Tensor]) -> tuple[Tensor, ...]:
 def _varying(recipe: Recipe) -> dict[str, dict[int, str]]:
     """For each tensor with axes that grow with the outputs or the inputs of the net: which of the two, by axis."""
     how = recipe.net
-    inputs, outputs = len(recipe.channels), len(_names(recipe, "outputs"))
+    inputs, outputs = len(recipe.channels), len(recipe.outputs)
 
     def shapes(inputs: int, outputs: int) -> dict[str, torch.Size]:
         with torch.device("meta"):

@@ -100,7 +100,7 @@ def test_a_mean_and_a_scheduled_training_resume_exactly(dataset, tmp_path, monke
     }
     fit(make.recipe(**how), dataset, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        fit(make.recipe(**how), dataset, tmp_path / "cut", progress=StopAt(3))
+        fit(make.recipe(**how), dataset, tmp_path / "cut", progress=make.Watcher(3))
     fit(make.recipe(**how), dataset, tmp_path / "cut")
     for which in ("last", "weights"):
         whole, cut = (load_file(tmp_path / run / f"{which}.safetensors") for run in ("whole", "cut"))
@@ -109,27 +109,6 @@ def test_a_mean_and_a_scheduled_training_resume_exactly(dataset, tmp_path, monke
     assert peek_state(tmp_path / "whole" / "last.safetensors").drops > 0
     assert steps_of(tmp_path / "whole", "lr") == steps_of(tmp_path / "cut", "lr")
     assert steps_of(tmp_path / "whole", "lr")[-1] < 1e-3
-
-
-class StopAt:
-    """A progress that asks the training to stop at a step, as Ctrl-C does."""
-
-    def __init__(self, step):
-        self.step, self.done = step, 0
-
-    def say(self, message):
-        pass
-
-    def task(self, what, total, done=0):
-        from contextlib import nullcontext
-
-        self.what, self.done = what, done
-        return nullcontext(self)
-
-    def advance(self, steps=1, note="", total=None):
-        self.done += steps
-        if self.what == "training" and self.done == self.step:
-            signal.raise_signal(signal.SIGINT)
 
 
 def test_epochs_count_patches_per_case(dataset, tmp_path):
@@ -182,12 +161,19 @@ def test_regions_are_learnt_and_written_over_each_other(dataset, tmp_path):
     np.testing.assert_array_equal(ball[0], found.probabilities.array[1] > 0.5)
 
 
-def test_ignored_voxels_do_not_train_or_count(dataset, tmp_path):
-    """What lies in ignored voxels changes nothing."""
-    recipe = make.recipe(ignore=["shell"], train__steps=3, augment={})
-    fit(recipe, dataset, tmp_path / "a")
+def test_ignored_voxels_are_marked_and_do_not_count(dataset, tmp_path):
+    fit(make.recipe(ignore=["shell"], train__steps=3, augment={}), dataset, tmp_path / "a")
     scores = from_json((tmp_path / "a" / "scores.json").read_text())
     assert scores.structures == ["core"]
+    hit = 0
+    for case in scores.cases:
+        found = io.read_labels(tmp_path / "a" / "validation" / f"{case}.nii.gz").array
+        truth = io.read_labels(dataset[case].label).array
+        hit += int((found[truth == 2] == 1).sum())
+        both = ((found == 1) & (truth == 1)).sum()
+        counted = ((found == 1) & (truth != 2)).sum() + (truth == 1).sum()
+        assert scores.value(case, "core", "dice") == pytest.approx(2 * both / counted)
+    assert hit  # or nothing was left out
     prepared = next((tmp_path / ".attentus-cache").iterdir())
     assert set(np.unique(np.load(prepared / "labels.npy"))) == {0, 1, 255}
     assert set(np.unique(np.load(prepared / "points.npy")[:, 0])) == {1}
@@ -350,16 +336,21 @@ def test_a_unet_goes_into_an_attention_unet(dataset, tmp_path):
 
 
 def test_fine_tuning_starts_where_the_model_ended(dataset, donor, tmp_path):
-    told = []
-    progress = StopAt(0)
-    progress.say = told.append
+    progress = make.Watcher()
     how = {"labels": ["shell", "core"], "train__learning_rate": 1e-12, "train__steps": 1, "train__clip": None}
     fit(make.recipe(**how, start={"model": str(donor)}), dataset, tmp_path / "run", progress=progress)
-    assert any(line.startswith("taken: ") for line in told)
+    assert any(line.startswith("taken: ") for line in progress.said)
     old, new = weights(donor), weights(tmp_path / "run")
     for name in old:
         if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
             torch.testing.assert_close(old[name], new[name], rtol=1e-6, atol=1e-8)
+
+
+def test_a_model_that_is_not_there_leaves_nothing_behind(dataset, tmp_path):
+    with pytest.raises(BadFile, match="is no model folder"):
+        fit(make.recipe(start={"model": str(tmp_path / "none")}), dataset, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert fit(make.recipe(train__steps=1), dataset, tmp_path / "run")
 
 
 def test_another_net_has_nothing_to_take(dataset, donor):

@@ -41,27 +41,6 @@ def same(a: Path, b: Path) -> bool:
     return left.keys() == right.keys() and all(np.array_equal(left[k], right[k]) for k in left)
 
 
-class Watcher:
-    """A progress that stops the training at a given step, and remembers what was said."""
-
-    def __init__(self, stop_at=None):
-        self.stop_at, self.said, self.done = stop_at, [], 0
-
-    def say(self, message):
-        self.said.append(message)
-
-    def task(self, what, total, done=0):
-        from contextlib import nullcontext
-
-        self.what, self.done = what, done
-        return nullcontext(self)
-
-    def advance(self, steps=1, note="", total=None):
-        self.done += steps
-        if self.what == "training" and self.done == self.stop_at:
-            raise KeyboardInterrupt
-
-
 @pytest.fixture(scope="module")
 def finished(dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "a"
@@ -138,12 +117,12 @@ def test_two_dimensions_and_several_channels(tmp_path):
 def test_stopping_and_going_on_ends_with_the_same_weights(finished, dataset, tmp_path):
     cache = finished.folder.parent / "cache"
     for stop in (2, 7, 11):
-        watcher = Watcher(stop)
+        watcher = make.Watcher(stop)
         with pytest.raises(KeyboardInterrupt):
             fit(make.recipe(), dataset, tmp_path / "b", cache=cache, progress=watcher)
         assert any("run the same command again" in line for line in watcher.said)
         assert not peek_state(tmp_path / "b" / "last.safetensors").finished
-    watcher = Watcher()
+    watcher = make.Watcher()
     fit(make.recipe(), dataset, tmp_path / "b", cache=cache, progress=watcher)
     assert any("going on from step" in line for line in watcher.said)
     for file in ("weights.safetensors", "last.safetensors"):
@@ -221,7 +200,7 @@ def test_a_folder_of_another_recipe_or_data_is_refused(finished, dataset, tmp_pa
 def test_one_bad_case_is_left_out_and_told(tmp_path):
     dataset = Dataset.open(make.dataset(tmp_path / "data", cases=6))
     dataset["case_02"].images[0].write_bytes(b"")
-    watcher = Watcher()
+    watcher = make.Watcher()
     fit(make.recipe(train__steps=2), dataset, tmp_path / "run", progress=watcher)
     assert any("left out: case_02" in line and "empty" in line for line in watcher.said)
     assert list(json.loads((tmp_path / "run" / "data.json").read_text())["left out"]) == ["case_02"]
@@ -266,7 +245,7 @@ def test_every_optimiser_goes_on_from_its_state(dataset, tmp_path, optimiser):
     cache = tmp_path / "cache"
     fit(recipe, dataset, tmp_path / "a", cache=cache)
     with pytest.raises(KeyboardInterrupt):
-        fit(recipe, dataset, tmp_path / "b", cache=cache, progress=Watcher(2))
+        fit(recipe, dataset, tmp_path / "b", cache=cache, progress=make.Watcher(2))
     fit(recipe, dataset, tmp_path / "b", cache=cache)
     assert same(tmp_path / "a" / "last.safetensors", tmp_path / "b" / "last.safetensors")
 

@@ -18,6 +18,7 @@ from uuid import uuid4
 from attentus.errors import AttentusError, BadFile, BadInput, MissingExtra
 from attentus.infer.model import WEIGHTS
 from attentus.train.farm.worker import LOOK, Job, Outcome, work
+from attentus.train.schedule import total_steps
 from attentus.train.state import peek_state
 
 if TYPE_CHECKING:
@@ -278,11 +279,8 @@ def _tail(file: Path, size: int = 8192) -> list[dict[str, Any]]:
 
 def _steps(job: Job) -> int:
     """Steps of a run; where the recipe counts epochs, 1 until the run has written which cases it trains on."""
-    how = job.recipe.train
-    if not how.epochs:
-        return how.steps
     try:
         cases = len(json.loads((job.folder / "data.json").read_text(encoding="utf-8"))["train"])
     except (OSError, ValueError, KeyError):
-        return 1
-    return how.epochs * -(-cases * job.recipe.sampling.per_case // (how.batch * how.accumulate))
+        return 1 if job.recipe.train.epochs else total_steps(job.recipe, 1)
+    return total_steps(job.recipe, cases)

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import yaml
-
 from attentus.data.cache import prepare_cases
 from attentus.data.dataset import Dataset
 from attentus.data.resolve import resolve
+from attentus.data.splits import entries
 from attentus.errors import BadFile, BadInput
 from attentus.io.atomic import unwritable, write_text
 from attentus.progress import Progress, Silent
@@ -111,18 +110,14 @@ def every_fold(recipe: Recipe) -> range:
     """All folds a recipe's split has.
 
     Raises:
-        BadFile: its split file cannot be read.
+        BadFile: its split file cannot be read or is no list of splits.
     """
     how = recipe.split
     if how.sizes:
         return range(1)
     if how.file is None:
         return range(how.folds)
-    try:
-        listed = yaml.safe_load(how.file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise BadFile(how.file, f"cannot be read as JSON or YAML ({error})", "Check split.file.") from None
-    return range(len(listed) if isinstance(listed, list) else 1)
+    return range(len(entries(how.file)))
 
 
 def plan(recipe: Recipe, folds: Sequence[int] | None, seeds: Sequence[int] | None) -> dict[str, Recipe]:
