@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PATIENCE = timedelta(days=7)
+"""How long processes wait for each other."""
 PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -49,8 +52,9 @@ def launch(how: Train, devices: int = 1, num_nodes: int = 1) -> Fabric:
         )
     for name in ("lightning.fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)  # that it uses bf16 as told is no news
-    # Heads without weight in the loss get no gradient.
-    strategy = DDPStrategy(find_unused_parameters=True) if devices * num_nodes > 1 else "auto"
+    # Heads without weight in the loss get no gradient; the others wait while the first prepares cases or evaluates.
+    ddp = DDPStrategy(find_unused_parameters=True, timeout=PATIENCE)
+    strategy = ddp if devices * num_nodes > 1 else "auto"
     try:
         fabric = Fabric(
             devices=devices, num_nodes=num_nodes, precision=PRECISIONS[concrete(how.precision)], strategy=strategy
@@ -84,6 +88,7 @@ def on_first(fabric: Fabric, make: Callable[[], T]) -> T:
             outcome = (None, error)
     result, failure = fabric.broadcast(outcome)
     if failure is not None:
+        torch.distributed.destroy_process_group()  # its threads would abort a process that ends under them
         raise failure if fabric.is_global_zero else SystemExit(2)
     found: T = result
     return found

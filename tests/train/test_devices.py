@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import make
@@ -15,6 +18,7 @@ from attentus import Dataset, fit
 from attentus.errors import BadInput
 from attentus.recipes import dump
 from attentus.train.log import read_log
+from attentus.train.state import peek_state
 
 RUN = Path(sys.executable).with_name("attentus")
 
@@ -74,3 +78,24 @@ def test_an_error_is_told_once_and_ends_all(data, tmp_path):
 def test_batches_that_do_not_divide_are_refused(data, tmp_path):
     with pytest.raises(BadInput, match=r"batch of 4 cannot be divided among 3 devices(?s:.*)multiple of 3"):
         fit(recipe(), Dataset.open(data), tmp_path / "run", devices=3)
+
+
+def test_ctrl_c_stops_all_processes_at_one_step(data, tmp_path):
+    """A terminal sends it to each of them; they must agree where to stop, or one would wait for the other forever."""
+    file = tmp_path / "r.yaml"
+    file.write_text(dump(recipe(train__validate_every=9999).model_copy(update={"name": "long"})))
+    command = [str(RUN), "train", str(file), str(data), "-o", str(tmp_path / "run"), "--devices", "2"]
+    command += ["--set", "train.steps=9999", "--set", "train.checkpoint_every=3600"]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    limit = time.monotonic() + 100
+    while len(of_steps(tmp_path / "run", "loss")) < 3 and time.monotonic() < limit:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        _, told = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130, told
+    assert told.count("run the same command again to go on") == 1
+    assert peek_state(tmp_path / "run" / "last.safetensors").step >= 3
