@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from attentus.progress import Progress
+    from attentus.recipes import Split
     from attentus.report.charts import Chart
     from attentus.types import Scores
+
+SIDES = {"train": "trained on", "validation": "held back", "test": "tested on"}
+"""Sides of a split in data.json, as the report calls them."""
 
 
 class Figure(NamedTuple):
@@ -111,9 +115,9 @@ def _figures(run: Run, scores: Scores | None) -> list[Figure]:
         figures.append(Figure("Mean Dice", shown(overall_dice(scores), "dice"), "1 is perfect"))
         if known:
             figures.append(Figure("Median HD95", f"{median(known):.2f} mm", few or "all structures and cases"))
-    sides = [len(run.data.get(side, {})) for side in ("train", "validation")]
-    if any(sides):
-        figures.append(Figure("Cases", f"{sides[0]} + {sides[1]}", "trained on + held back"))
+    sides = {SIDES[side]: len(run.data[side]) for side in SIDES if run.data.get(side)}
+    if sides:
+        figures.append(Figure("Cases", " + ".join(map(str, sides.values())), " + ".join(sides)))
     if "Parameters" in run.card:
         figures.append(
             Figure("Parameters", _short(run.card["Parameters"]), f"{run.recipe.net.name}, {run.recipe.net.dims}D")
@@ -151,12 +155,22 @@ def _cohort(run: Run) -> dict[str, str]:
     return {
         "Dataset": str(data.get("dataset", "")),
         "Trained on": _count(len(data.get("train", {})), "case"),
-        "Held back": f"{_count(len(data.get('validation', {})), 'case')} (fold {split.fold} of {split.folds})",
+        "Held back": f"{_count(len(data.get('validation', {})), 'case')} ({_dealt(split)})",
+        **({"Tested on": _count(len(data["test"]), "case")} if data.get("test") else {}),
         "Left out": _count(len(data.get("left out", {})), "case"),
         "Channels": ", ".join(run.recipe.channels),
         "Labels in the files": ", ".join(f"{value} {name}" for name, value in data.get("labels", {}).items()),
         "Segmented": ", ".join(_made_of(structure) for structure in run.recipe.labels),
     }
+
+
+def _dealt(split: Split) -> str:
+    """How cases came to be on their side."""
+    if split.file:
+        return f"entry {split.fold} of {split.file.name}"
+    if split.sizes:
+        return f"dealt {' : '.join(f'{size:g}' for size in split.sizes)}, seed {split.seed}"
+    return f"fold {split.fold} of {split.folds}"
 
 
 def _made_of(structure: Any) -> str:
