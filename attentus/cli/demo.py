@@ -30,7 +30,7 @@ def demo(
     from attentus.data import Dataset
     from attentus.data.phantom import write_dataset
     from attentus.infer.cohort import find_scans, predict_cohort
-    from attentus.metrics import DEFAULT
+    from attentus.metrics import PRESETS
     from attentus.metrics.scoring import label_files, match_files, score_files
     from attentus.recipes import Recipe
     from attentus.report import write_report
@@ -47,7 +47,7 @@ def demo(
         model, find_scans(out / "unseen" / "imagesTr", out / "predictions"), overwrite=True, progress=shown
     )
     pairs, _ = match_files(label_files(out / "predictions"), {case.id: case.label for case in unseen if case.label})
-    scores = score_files(pairs, unseen.labels, DEFAULT, progress=shown)
+    scores = score_files(pairs, unseen.labels, PRESETS["default"], progress=shown)
     report = write_report(out / "run", out / "report.html", overwrite=True, progress=shown)
     took = time.monotonic() - started
     if json:

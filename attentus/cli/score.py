@@ -13,7 +13,7 @@ from attentus.cli.options import Json, Overwrite, numbers
 from attentus.cli.show import failures, progress, show_scores
 
 if TYPE_CHECKING:
-    from attentus.metrics import Rules
+    from attentus.metrics import Preset
     from attentus.types import Scores
 
 
@@ -27,27 +27,52 @@ def score(
     out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write .csv or .json here.")] = None,
     stack: Annotated[bool, typer.Option("--stack", help="Folders of pictures are the slices of one volume.")] = False,
     spacing: Annotated[str | None, typer.Option(metavar="Z,Y,X", help="Voxel size of pictures, mm.")] = None,
-    empty: Annotated[str, typer.Option(help="Rule for empty masks: default, nnunet or brats.")] = "default",
-    border: Annotated[
-        str, typer.Option(help="Outside of the scan: background, or foreground as in CHAOS.")
-    ] = "background",
-    connectivity: Annotated[int, typer.Option(help="Surface: 1 faces, 2 edges (LiTS), 3 corners.")] = 1,
-    hd95: Annotated[str, typer.Option(help="95th percentile: directed-max, or pooled as in MedPy.")] = "directed-max",
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="Metrics and conventions of a source: default, nnunet, lits, chaos, brats, brats-msd, brats-2023,"
+            " anu-net, ra-unet, attention-unet, msconvlstm-att, dpc-net."
+        ),
+    ] = "default",
+    metric: Annotated[
+        list[str], typer.Option("--metric", metavar="NAME", help="Only this metric (repeatable), e.g. dice, nsd@2mm.")
+    ] = [],  # noqa: B006
+    lesions: Annotated[
+        list[str], typer.Option("--lesions", metavar="NAME", help="Structure whose pieces are found one by one.")
+    ] = [],  # noqa: B006
+    organ: Annotated[str, typer.Option(metavar="NAME", help="Structure that holds the lesions: tumour burden.")] = "",
+    empty: Annotated[str | None, typer.Option(help="Empty masks: default, nnunet, lits, brats, brats-2023.")] = None,
+    border: Annotated[str | None, typer.Option(help="Outside of the scan: background or foreground.")] = None,
+    connectivity: Annotated[int | None, typer.Option(help="Surface: 1 faces, 2 edges (LiTS), 3 corners.")] = None,
+    hd95: Annotated[str | None, typer.Option(help="95th percentile: directed-max, or pooled as in MedPy.")] = None,
+    matching: Annotated[str | None, typer.Option(help="Lesions: one-to-one, or lits, which merges first.")] = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Measure segmentations, anyone's: Dice, IoU, precision, recall, volume, HD95, ASSD and more, per case and label.
 
     Files of two folders are matched by name. Cases without a partner, on another grid or unreadable are listed, and
-    the rest is scored (exit code 1).
+    the rest is scored (exit code 1). Options given beside a preset go first.
+
+    Example: attentus score predictions/ labels/ --label liver=1+2 --label tumour=2 --lesions tumour -o scores.csv
     """
     from attentus.io.atomic import write_text
-    from attentus.metrics import Rules, to_csv, to_json
+    from attentus.metrics import to_csv, to_json
+    from attentus.metrics.presets import preset_named
 
-    rules = Rules(empty=empty, border=border, connectivity=connectivity, hd95=hd95)  # type: ignore[arg-type]
+    chosen = preset_named(preset)
+    named: dict[str, Any] = {
+        "empty": empty,
+        "border": border,
+        "connectivity": connectivity,
+        "hd95": hd95,
+        "matching": matching,
+    }
+    rules = replace(chosen.rules, **{rule: choice for rule, choice in named.items() if choice is not None})
+    how = chosen.but(rules=rules, metrics=metric, lesions=lesions, organ=organ)
     sizes = numbers(spacing, "--spacing")
     labels = _labels(label) or _names(prediction, reference)
-    scores = _measure(prediction, reference, stack, labels=labels, spacing=sizes, rules=rules)
+    scores = _measure(prediction, reference, stack, labels=labels, spacing=sizes, how=how)
     text = to_json(scores, prediction=str(prediction), reference=str(reference))
     if out:
         write_text(out, to_csv(scores) if out.suffix == ".csv" else text, overwrite=overwrite)
@@ -58,20 +83,20 @@ def score(
     raise typer.Exit(failures(scores.failures))
 
 
-def _measure(prediction: Path, reference: Path, stack: bool, *, rules: Rules, **options: Any) -> Scores:
+def _measure(prediction: Path, reference: Path, stack: bool, *, how: Preset, **options: Any) -> Scores:
     from attentus import io
     from attentus.data import Dataset
     from attentus.metrics import score as measure
     from attentus.metrics.scoring import label_files, match_files, score_files
 
     if stack:
-        return measure(io.read_labels(prediction), io.read_labels(reference), rules=rules, **options)
+        return measure(io.read_labels(prediction), io.read_labels(reference), preset=how, **options)
     if _is_dataset(reference):
         truth = {case.id: case.label for case in Dataset.open(reference) if case.label}
         pairs, alone = match_files(label_files(prediction), truth)
-        scores = score_files(pairs, options["labels"], rules, spacing=options["spacing"], progress=progress())
+        scores = score_files(pairs, options["labels"], how, spacing=options["spacing"], progress=progress())
         return replace(scores, failures={**alone, **scores.failures})
-    return measure(prediction, reference, rules=rules, progress=progress(), **options)
+    return measure(prediction, reference, preset=how, progress=progress(), **options)
 
 
 def _labels(texts: list[str]) -> dict[str, Any] | None:

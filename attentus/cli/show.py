@@ -59,24 +59,41 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | No
 
 def show_scores(scores: Scores, title: str, *, each: bool = False) -> None:
     """Write scores to stdout: mean ± SD per structure, counts of what was missed, and, if few, every case."""
+    from attentus.metrics.pooled import pooled
     from attentus.metrics.summary import detections, summarise
 
-    shown = ("dice", "iou", "precision", "recall", "rvd", "hd95_mm", "assd_mm", "volume_ml")
+    shown = _columns(scores)
     summaries = {(s.structure, s.metric): s for s in summarise(scores)}
     rows = []
     for found in detections(scores):
-        cells = [_mean(summaries[found.structure, metric]) for metric in shown]
+        cells = [_mean(summaries.get((found.structure, metric))) for metric in shown]
         rows.append([found.structure, *cells, f"{found.scored}/{found.missed}/{found.false_alarm}"])
     columns = [metric.replace("_", " ") for metric in shown]
     if each:
         lines = [
-            [f"{case} {structure}", *(f"{scores.value(case, structure, metric):.4g}" for metric in shown)]
+            [f"{case} {structure}", *(f"{values[metric]:.4g}" if metric in values else "" for metric in shown)]
             for case in scores.cases
             for structure in scores.select(case=case).structures
+            for values in [{row.metric: row.value for row in scores.select(case=case, structure=structure)}]
         ]
         table(["case", *columns], lines)
     table(["structure", *columns, "scored/missed/false"], rows, f"{title}, mean ± SD")
+    whole = [
+        [row.structure, row.metric.replace("_", " "), f"{row.value:.4g} {row.unit}".strip()] for row in pooled(scores)
+    ]
+    if whole and len(scores.cases) > 1:
+        table(["structure", "over all cases", ""], whole)
     print("rules: " + ", ".join(f"{name} {choice}" for name, choice in scores.rules.items()))
+
+
+def _columns(scores: Scores) -> list[str]:
+    """Metrics to print: a choice of the standard ones, or all that were asked for; never counts of voxels."""
+    from attentus.metrics.pair import STANDARD
+    from attentus.metrics.presets import COUNTS
+
+    usual = ("dice", "iou", "precision", "recall", "rvd", "hd95_mm", "assd_mm", "volume_ml")
+    standard = set(STANDARD) <= set(scores.metrics)
+    return [m for m in scores.metrics if m not in COUNTS and (m in usual or not standard or m not in STANDARD)]
 
 
 def show_rehearsal(found: Rehearsal, name: str) -> None:
@@ -96,7 +113,9 @@ def show_rehearsal(found: Rehearsal, name: str) -> None:
         print(f"  {line}")
 
 
-def _mean(summary: Summary) -> str:
+def _mean(summary: Summary | None) -> str:
+    if summary is None:
+        return ""
     left_out = summary.n_nan + summary.n_inf
     digits = 1 if summary.unit else 3
     text = f"{summary.mean:.{digits}f} ± {summary.sd:.{digits}f}" if summary.n > 1 else f"{summary.mean:.{digits}f}"

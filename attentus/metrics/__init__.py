@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attentus.metrics.pair import METRICS, Pair
+from attentus.metrics.pair import METRICS, STANDARD, Pair
+from attentus.metrics.pooled import Pooled, pooled
+from attentus.metrics.presets import PRESETS, Preset
 from attentus.metrics.rules import DEFAULT, Rules
 from attentus.metrics.scoring import score
 from attentus.metrics.summary import Summary, summarise, to_csv, to_json
@@ -24,7 +26,11 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT",
     "METRICS",
+    "PRESETS",
+    "STANDARD",
     "Pair",
+    "Pooled",
+    "Preset",
     "Rules",
     "Summary",
     "assd",
@@ -33,11 +39,14 @@ __all__ = [
     "hd95",
     "iou",
     "masd",
+    "nsd",
+    "pooled",
     "precision",
     "ravd",
     "recall",
     "rmsd",
     "rvd",
+    "s2s",
     "score",
     "specificity",
     "summarise",
@@ -112,6 +121,16 @@ def hd95(
 ) -> float:
     """95th percentile of the surface distances, mm; `mode` is "directed-max" (MONAI) or "pooled" (MedPy)."""
     return _measure("hd95_mm", prediction, reference, spacing, {**rules, "hd95": mode})
+
+
+def nsd(prediction: Mask, reference: Mask, spacing: Sequence[float], tolerance: float = 1.0, **rules: Any) -> float:
+    """Normalised surface Dice, 0..1: share of both surfaces within `tolerance` mm of the other."""
+    return _measure(f"nsd@{float(tolerance)}mm", prediction, reference, spacing, rules)
+
+
+def s2s(prediction: Mask, reference: Mask, spacing: Sequence[float], **rules: Any) -> float:
+    """Distance between the surfaces as meshes, mm, mean of both directions (Attention U-Net); 3D only."""
+    return _measure("s2s_mm", prediction, reference, spacing, rules)
 
 
 def _measure(

@@ -83,6 +83,21 @@ class Overlap:
         return _ratio(self.prediction - self.reference, self.reference)
 
 
+def per_slice(prediction: NDArray[np.bool_], reference: NDArray[np.bool_], *, iou: bool) -> float:
+    """Mean Dice (or IoU) of the axial slices in which either mask has a voxel; nan if no slice has one.
+
+    Some papers on 2D nets average so; the number is not the Dice of the volume and has a name of its own.
+    """
+    masks = [mask[None] if mask.ndim == 2 else mask for mask in (prediction, reference)]
+    found, truth = (np.count_nonzero(mask, axis=(1, 2)) for mask in masks)
+    both = np.count_nonzero(masks[0] & masks[1], axis=(1, 2))
+    used = found + truth > 0
+    if not used.any():
+        return math.nan
+    dice = 2 * both[used] / (found + truth)[used]
+    return float((dice / (2 - dice) if iou else dice).mean())
+
+
 def check_masks(prediction: NDArray[Any], reference: NDArray[Any]) -> None:
     """Refuse what is no pair of masks.
 

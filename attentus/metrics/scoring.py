@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,8 +12,8 @@ from attentus import io
 from attentus.errors import AttentusError, BadFile, BadInput
 from attentus.io.dicom import holds_dicom
 from attentus.io.sniff import READABLE_ENDINGS, ending, stem
-from attentus.metrics.pair import METRICS, Pair
-from attentus.metrics.rules import DEFAULT, Rules
+from attentus.metrics.case import score_volumes
+from attentus.metrics.presets import Preset, Values, preset_named
 from attentus.progress import Progress, Silent, track
 from attentus.types import Grid, Score, Scores, Volume
 
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-Values = int | tuple[int, ...] | Literal["any"]
-"""Which voxels form a structure: those of one value, of several, or all that are not 0."""
+    from attentus.metrics.rules import Rules
 
 
 def score(
@@ -33,7 +32,11 @@ def score(
     *,
     labels: Mapping[str, Values] | None = None,
     spacing: Sequence[float] | None = None,
+    preset: Preset | str = "default",
     rules: Rules | None = None,
+    metrics: Sequence[str] = (),
+    lesions: Sequence[str] = (),
+    organ: str = "",
     progress: Progress | None = None,
 ) -> Scores:
     """Measure one prediction, or a folder of them.
@@ -44,7 +47,11 @@ def score(
         labels: structure to label value, e.g. {"liver": 1, "tumour": 2, "kidneys": (3, 4), "everything": "any"}.
             None scores every value found, named "label 1", "label 2", ...
         spacing: (z, y, x) mm; needed for arrays, possible for pictures, which cannot say it themselves.
-        rules: conventions; `Rules()` unless given.
+        preset: metrics and conventions by name, see `PRESETS`; or one's own.
+        rules: conventions instead of the preset's.
+        metrics: names instead of the preset's.
+        lesions: structures whose pieces are to be found one by one, e.g. ["tumour"].
+        organ: structure that holds them, for the tumour burden.
         progress: shows the cases of a folder.
 
     Returns:
@@ -53,54 +60,23 @@ def score(
 
     Raises:
         BadInput: arrays without spacing, different shapes or grids, two things of different kinds.
+        UnknownName: no such preset or metric.
     """
-    rules = rules or DEFAULT
+    chosen = preset_named(preset) if isinstance(preset, str) else preset
+    how = chosen.but(rules=rules, metrics=metrics, lesions=lesions, organ=organ)
     if _is_cohort(prediction) and _is_cohort(reference):
         pairs, alone = match_files(label_files(Path(str(prediction))), label_files(Path(str(reference))))
-        scores = score_files(pairs, labels, rules, spacing=spacing, progress=progress)
+        scores = score_files(pairs, labels, how, spacing=spacing, progress=progress)
         return replace(scores, failures={**alone, **scores.failures})
     name = stem(prediction) if isinstance(prediction, str | Path) else "case"
     volumes = _as_labels(prediction, spacing), _as_labels(reference, spacing)
-    return Scores(tuple(score_volumes(name, *volumes, labels, rules)), rules.describe())
-
-
-def score_volumes(
-    case: str, prediction: Volume, reference: Volume, labels: Mapping[str, Values] | None, rules: Rules
-) -> list[Score]:
-    """All metrics of all structures of one case.
-
-    Args:
-        case: id for the rows and messages.
-        prediction: labels (1, z, y, x).
-        reference: labels on the same grid.
-        labels: see `score`.
-        rules: conventions.
-
-    Raises:
-        GridMismatch: they lie on different grids; the message prints both.
-    """
-    reference.grid.require_match(prediction.grid, case, "reference", "prediction")
-    found, truth = prediction.array[0], reference.array[0]
-    boxes = [_boxes(found), _boxes(truth)]
-    if labels is None:
-        labels = {f"label {value}": value for value in sorted({*boxes[0], *boxes[1]})}
-    rows = []
-    for structure, values in labels.items():
-        window = _window([box for side in boxes for value, box in side.items() if _belongs(value, values)], truth.shape)
-        pair = Pair(
-            _mask(found[window], values), _mask(truth[window], values), reference.grid.spacing, rules, truth.shape
-        )
-        note = "" if pair.overlap.situation == "usual" else pair.overlap.situation
-        rows += [
-            Score(case, structure, metric, pair.measure(metric), how.unit, note) for metric, how in METRICS.items()
-        ]
-    return rows
+    return Scores(tuple(score_volumes(name, *volumes, labels, how)), how.describe())
 
 
 def score_files(
     pairs: Mapping[str, tuple[Path, Path]],
     labels: Mapping[str, Values] | None,
-    rules: Rules,
+    how: Preset,
     *,
     spacing: Sequence[float] | None = None,
     progress: Progress | None = None,
@@ -110,7 +86,7 @@ def score_files(
     Args:
         pairs: case id to prediction and reference.
         labels: see `score`.
-        rules: conventions.
+        how: metrics and conventions.
         spacing: see `score`.
         progress: shows the cases.
 
@@ -122,10 +98,10 @@ def score_files(
     for case, files in track(progress or Silent(), "scoring", list(pairs.items())):
         try:
             prediction, reference = (_as_labels(file, spacing) for file in files)
-            rows += score_volumes(case, prediction, reference, labels, rules)
+            rows += score_volumes(case, prediction, reference, labels, how)
         except AttentusError as error:
             failures[case] = str(error)
-    return Scores(tuple(rows), rules.describe(), failures)
+    return Scores(tuple(rows), how.describe(), failures)
 
 
 def match_files(
@@ -195,29 +171,3 @@ def _triple(spacing: Sequence[float]) -> tuple[float, float, float]:
     if len(spacing) != 3:
         raise BadInput(f"Spacing is three numbers (z, y, x) in mm, got {tuple(spacing)}.")
     return float(spacing[0]), float(spacing[1]), float(spacing[2])
-
-
-def _boxes(labels: NDArray[Any]) -> dict[int, tuple[slice, ...]]:
-    """Where each value above 0 lies, in one pass over the volume."""
-    from scipy.ndimage import find_objects
-
-    return {value: box for value, box in enumerate(find_objects(labels), start=1) if box is not None}
-
-
-def _window(boxes: list[tuple[slice, ...]], shape: tuple[int, ...]) -> tuple[slice, ...]:
-    """Smallest window around all boxes with one voxel to spare, within the volume."""
-    if not boxes:
-        return tuple(slice(0, 1) for _ in shape)
-    return tuple(
-        slice(max(min(box[axis].start for box in boxes) - 1, 0), min(max(box[axis].stop for box in boxes) + 1, size))
-        for axis, size in enumerate(shape)
-    )
-
-
-def _belongs(value: int, values: Values) -> bool:
-    return value in values if isinstance(values, tuple) else values in ("any", value)
-
-
-def _mask(labels: NDArray[Any], values: Values) -> NDArray[np.bool_]:
-    mask: NDArray[np.bool_] = labels > 0 if values == "any" else np.isin(labels, values)
-    return mask

@@ -2,12 +2,15 @@
 
 The surface of a mask is the mask without its erosion, and distances run between voxel centres, as in MedPy, MONAI and
 MetricsReloaded. They are exact (double precision), found with a k-d tree over the surface voxels: no distance map of
-the whole volume is ever made, so memory follows the surface and not the scan.
+the whole volume is ever made, so memory follows the surface and not the scan. For two livers the search takes a fifth
+of the time of a distance transform of their box (edt, two threads) and has no rounding to single precision.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
 
 Border = Literal["background", "foreground"]
 Percentile = Literal["directed-max", "pooled"]
+
+LEAF = 64
+"""Surface voxels in a leaf of the search tree: as fast as SciPy's 10 for surfaces that are close, three times as fast
+where they are far apart (one sphere around another)."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class SurfaceDistances:
         )
         return cls(*_nearest(first, second, np.asarray(spacing, float)))
 
-    @property
+    @cached_property
     def pooled(self) -> NDArray[np.float64]:
         """Both directions in one list."""
         return np.concatenate([self.from_prediction, self.from_reference])
@@ -83,6 +90,15 @@ class SurfaceDistances:
         """Hausdorff distance: the largest of all, mm; the maximum symmetric surface distance of LiTS and CHAOS."""
         return float(self.pooled.max())
 
+    def within(self, tolerance: float) -> float:
+        """Normalised surface Dice: share of both surfaces, pooled, that lies within a tolerance (mm) of the other.
+
+        Counted in surface voxels, as in MONAI and MetricsReloaded; DeepMind's surface-distance weighs them by area.
+        Source: Nikolov et al., 2018 (arXiv:1809.04430).
+        """
+        close = sum(int(np.count_nonzero(side <= tolerance)) for side in (self.from_prediction, self.from_reference))
+        return close / len(self.pooled)
+
     def hd95(self, mode: Percentile = "directed-max") -> float:
         """95th percentile, linear interpolation, mm.
 
@@ -97,11 +113,33 @@ class SurfaceDistances:
 
 def surface(mask: NDArray[np.bool_], *, border: Border = "background", connectivity: int = 1) -> NDArray[np.bool_]:
     """The voxels of a mask that its erosion removes; see `SurfaceDistances.of` for the conventions."""
-    from scipy.ndimage import binary_erosion, generate_binary_structure
+    return mask & ~_inner(mask, min(connectivity, mask.ndim), outside=border == "foreground")
 
-    element = generate_binary_structure(mask.ndim, min(connectivity, mask.ndim))
-    shell: NDArray[np.bool_] = mask & ~binary_erosion(mask, element, border_value=border == "foreground")
-    return shell
+
+def _inner(mask: NDArray[np.bool_], connectivity: int, *, outside: bool) -> NDArray[np.bool_]:
+    """Erosion by the neighbours that differ along at most `connectivity` axes.
+
+    That is what erosions by a line, square or cube along every choice of so many axes have in common; each is a few
+    shifted comparisons, several times faster than SciPy's loop over neighbours.
+    """
+    inner = mask.copy()
+    for axes in combinations(range(mask.ndim), connectivity):
+        part = mask
+        for axis in axes:
+            part = _thinner(part, axis, outside=outside)
+        inner &= part
+    return inner
+
+
+def _thinner(mask: NDArray[np.bool_], axis: int, *, outside: bool) -> NDArray[np.bool_]:
+    """Voxels whose neighbours along an axis are in the mask as well."""
+    thin = mask.copy()
+    here, there = np.moveaxis(thin, axis, 0), np.moveaxis(mask, axis, 0)
+    here[:-1] &= there[1:]
+    here[1:] &= there[:-1]
+    here[0] &= outside
+    here[-1] &= outside
+    return thin
 
 
 def joint_box(*masks: NDArray[np.bool_]) -> tuple[slice, ...]:
@@ -114,19 +152,31 @@ def joint_box(*masks: NDArray[np.bool_]) -> tuple[slice, ...]:
     return tuple(window)
 
 
+def around(boxes: Sequence[tuple[slice, ...]], shape: Sequence[int]) -> tuple[slice, ...]:
+    """Smallest window around all boxes with one voxel to spare, within the array; one voxel if there is no box."""
+    if not boxes:
+        return tuple(slice(0, 1) for _ in shape)
+    return tuple(
+        slice(max(min(box[axis].start for box in boxes) - 1, 0), min(max(box[axis].stop for box in boxes) + 1, size))
+        for axis, size in enumerate(shape)
+    )
+
+
 def _nearest(
     first: NDArray[np.bool_], second: NDArray[np.bool_], spacing: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Distances from each voxel of one surface to the other surface, and back; shared voxels are known to be at 0."""
     from scipy.spatial import cKDTree
 
-    points = [np.argwhere(shell) * spacing for shell in (first, second)]
+    places = [np.unravel_index(np.flatnonzero(shell), shell.shape) for shell in (first, second)]  # argwhere is slower
+    points = [np.stack(place, axis=1) * spacing for place in places]
     shared = [other[shell] for shell, other in ((first, second), (second, first))]
     distances = []
     for here, there in ((0, 1), (1, 0)):
         found = np.zeros(len(points[here]))
         away = ~shared[here]
         if away.any():
-            found[away] = cKDTree(points[there]).query(points[here][away], workers=-1)[0]
+            tree = cKDTree(points[there], leafsize=LEAF)
+            found[away] = tree.query(points[here][away], workers=-1)[0]
         distances.append(found)
     return distances[0], distances[1]

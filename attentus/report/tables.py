@@ -35,6 +35,12 @@ _WORDS = {
     " only one of them has counts as wrong (Dice 0, distances infinite).",
     ("empty", "brats"): "A structure that prediction and reference both lack counts as right (Dice 1, distances 0);"
     " one that only one of them has gets Dice 0 and the diagonal of the scan as its distance.",
+    ("empty", "lits"): "A structure that prediction and reference both lack counts as right (Dice 1, distances 0); one"
+    " that only one of them has gets Dice 0 and 9001 for distances and volume difference, as the LiTS scorer has it.",
+    ("empty", "brats-2023"): "A structure that prediction and reference both lack counts as right (Dice 1, distances"
+    " 0); one that only one of them has gets Dice 0 and 374 mm.",
+    ("matching", "one-to-one"): "A lesion is detected if one predicted lesion overlaps it enough.",
+    ("matching", "lits"): "Lesions that one lesion of the other side bridges are merged before they are matched.",
     ("border", "background"): "What lies outside the scan counts as background: a structure cut off by the border has"
     " a surface there.",
     ("border", "foreground"): "What lies outside the scan counts as part of the structure: where the border cuts it"

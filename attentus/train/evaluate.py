@@ -11,8 +11,8 @@ from attentus import io
 from attentus.data.resolve import class_table, members, to_classes, values_in
 from attentus.errors import AttentusError
 from attentus.io.atomic import write_text
-from attentus.metrics import Rules, summarise, to_csv, to_json
-from attentus.metrics.scoring import score_volumes
+from attentus.metrics import PRESETS, summarise, to_csv, to_json
+from attentus.metrics.case import score_volumes
 from attentus.progress import Progress, Silent, track
 from attentus.train.environment import environment
 from attentus.types import IGNORE, Score, Scores, Volume
@@ -40,7 +40,7 @@ def evaluate(model: Model, dataset: Dataset, folder: Path, progress: Progress | 
         folder: where the results go.
         progress: shows the cases.
     """
-    rules = Rules()
+    how = PRESETS["default"]
     rows: list[Score] = []
     failures: dict[str, str] = {}
     for case in track(progress or Silent(), "evaluating", list(dataset.labelled)):
@@ -50,10 +50,10 @@ def evaluate(model: Model, dataset: Dataset, folder: Path, progress: Progress | 
             truth, found = reference(case, dataset, model.recipe), prediction.labels
             if model.recipe.ignore:
                 found = found.like(np.where(_ignored(case, dataset, model.recipe), 0, found.array))
-            rows += score_volumes(case.id, found, truth, values_in(model.recipe), rules)
+            rows += score_volumes(case.id, found, truth, values_in(model.recipe), how)
         except AttentusError as error:
             failures[case.id] = str(error)
-    scores = Scores(tuple(rows), rules.describe(), failures)
+    scores = Scores(tuple(rows), how.describe(), failures)
     write_text(folder / "scores.json", to_json(scores, model=model.recipe.name))
     write_text(folder / "scores.csv", to_csv(scores))
     return scores

@@ -15,6 +15,7 @@ import pytest
 
 from attentus import io
 from attentus.cli.main import app, run
+from attentus.metrics import STANDARD
 from attentus.types import Volume
 
 COMMANDS = [
@@ -343,7 +344,7 @@ def test_score_folders_against_a_dataset(attentus, trained, tmp_path):
     code, out, err = attentus("score", tmp_path / "p", trained / "data", "--json")
     assert code == 1
     assert "failed: case_04: there is no prediction" in err
-    assert len(json.loads(out)["rows"]) == 5 * 2 * 15
+    assert len(json.loads(out)["rows"]) == 5 * 2 * len(STANDARD)
 
 
 def test_score_names_values_and_rules(attentus, tmp_path):

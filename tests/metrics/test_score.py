@@ -12,7 +12,7 @@ import pytest
 
 from attentus import io
 from attentus.errors import BadInput, GridMismatch
-from attentus.metrics import METRICS, Rules, score, summarise, to_csv, to_json
+from attentus.metrics import STANDARD, Rules, score, summarise, to_csv, to_json
 from attentus.metrics.summary import detections, from_json
 from attentus.types import Grid, Score, Scores, Volume
 
@@ -38,7 +38,7 @@ def test_structures_are_scored_by_name(labels):
     assert scores.value("case", "tumour", "dice") == 0
     assert scores.value("case", "both", "dice") == pytest.approx(2 * 72 / (72 + 108 + 80))
     assert scores.value("case", "any", "dice") == scores.value("case", "both", "dice")
-    assert len(scores) == 4 * len(METRICS)
+    assert len(scores) == 4 * len(STANDARD)
     assert scores.select(structure="tumour").rows[0].note == "empty_prediction"
 
 
@@ -57,7 +57,7 @@ def test_cropping_changes_nothing(labels):
     noisy = np.where(rng.random(labels.shape) > 0.95, 1, labels).astype(np.uint8)
     scores = score(noisy, labels, labels={"one": 1}, spacing=(2, 1, 1))
     whole = Pair(noisy == 1, labels == 1, (2, 1, 1))
-    for metric in METRICS:
+    for metric in STANDARD:
         assert scores.value("case", "one", metric) == pytest.approx(whole.measure(metric))
     whole = Pair(noisy == 1, labels == 9, (2, 1, 1), Rules(empty="brats"))
     scores = score(noisy, labels, labels={"none": 9}, spacing=(2, 1, 1), rules=Rules(empty="brats"))

@@ -12,7 +12,7 @@ import pytest
 from attentus import io
 from attentus.errors import BadFile
 from attentus.io.atomic import write_text
-from attentus.metrics import Rules, to_json
+from attentus.metrics import PRESETS, Rules, to_json
 from attentus.metrics.scoring import score_volumes
 from attentus.progress import Silent
 from attentus.recipes import Recipe, dump
@@ -79,7 +79,7 @@ def run(tmp_path):
         io.write(truth.like(image), data / "images" / f"{case}.nii.gz")
         io.write(truth, data / "labels" / f"{case}.nii.gz")
         io.write(found, folder / "validation" / f"{case}.nii.gz")
-        rows += score_volumes(case, found, truth, {"kidney": 1, "tumour": 5}, Rules())
+        rows += score_volumes(case, found, truth, {"kidney": 1, "tumour": 5}, PRESETS["default"])
     scores = Scores(tuple(rows), Rules().describe(), {"case_9": f"{data}/images/case_9.nii.gz: is empty\n  Copy it."})
     tree = {"name": "kidneys", "net": {"name": "unet"}, "train": {"patch": [8, 8, 8], "steps": 30}}
     recipe = Recipe.model_validate({**tree, "labels": ["kidney", "tumour"], "channels": ["MRI"]})

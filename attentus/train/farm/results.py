@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from attentus.io.atomic import write_text
-from attentus.metrics import Rules, summarise, to_csv, to_json
+from attentus.metrics import PRESETS, summarise, to_csv, to_json
 from attentus.metrics.summary import from_json
 from attentus.types import Scores
 
@@ -64,7 +64,7 @@ def join(scores: Mapping[str, Scores]) -> Scores:
     def known_as(case: str, run: str) -> str:
         return f"{case} ({run})" if len(owners[case]) > 1 else case
 
-    rules = next((found.rules for found in scores.values()), Rules().describe())
+    rules = next((found.rules for found in scores.values()), PRESETS["default"].describe())
     rows = tuple(row._replace(case=known_as(row.case, name)) for name, found in scores.items() for row in found)
     failures = {known_as(case, name): text for name, found in scores.items() for case, text in found.failures.items()}
     return Scores(rows, rules, failures)
