@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from attentus.metrics.statistics import bootstrap_interval
 from attentus.types import Score, Scores
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ class Summary:
     mean: float
     sd: float
     """Sample standard deviation (n - 1); nan for a single case."""
+    low: float
+    """95 % bootstrap interval of the mean, see `statistics.bootstrap_interval`; nan for a single case."""
+    high: float
     median: float
     q1: float
     q3: float
@@ -117,22 +121,12 @@ def _summary(structure: str, metric: str, unit: str, values: np.ndarray) -> Summ
     finite = values[np.isfinite(values)]
     counts = (len(finite), int(np.isnan(values).sum()), int(np.isinf(values).sum()))
     if not len(finite):
-        return Summary(structure, metric, unit, *counts, *[math.nan] * 7)
+        return Summary(structure, metric, unit, *counts, *[math.nan] * 9)
     sd = float(finite.std(ddof=1)) if len(finite) > 1 else math.nan
-    q1, median, q3 = (float(q) for q in np.percentile(finite, [25, 50, 75]))
-    return Summary(
-        structure,
-        metric,
-        unit,
-        *counts,
-        float(finite.mean()),
-        sd,
-        median,
-        q1,
-        q3,
-        float(finite.min()),
-        float(finite.max()),
-    )
+    low, high, *_ = bootstrap_interval(finite)
+    quartiles = (float(q) for q in np.percentile(finite, [50, 25, 75]))
+    extremes = float(finite.min()), float(finite.max())
+    return Summary(structure, metric, unit, *counts, float(finite.mean()), sd, low, high, *quartiles, *extremes)
 
 
 def _row(row: Score) -> dict[str, Any]:

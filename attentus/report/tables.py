@@ -58,6 +58,8 @@ class Cell(NamedTuple):
 
     mean: str
     sd: str
+    interval: str
+    """95 % bootstrap interval of the mean; "" where there is none."""
     median: str
     left_out: str
     """How many values were not finite, in words; "" if none."""
@@ -151,11 +153,12 @@ def shown(value: float, metric: str) -> str:
 
 def _cell(summary: Summary | None, metric: str) -> Cell:
     if summary is None:
-        return Cell("–", "–", "–", "")
+        return Cell("–", "–", "", "–", "")
     kinds = ((summary.n_inf, "infinite"), (summary.n_nan, "undefined"))
     left_out = ", ".join(f"{count} {kind}" for count, kind in kinds if count)
     sd = "–" if math.isnan(summary.sd) else f"± {shown(summary.sd, metric).removeprefix('+')}"
-    return Cell(shown(summary.mean, metric), sd, shown(summary.median, metric), left_out)
+    interval = "" if math.isnan(summary.low) else f"{shown(summary.low, metric)} to {shown(summary.high, metric)}"
+    return Cell(shown(summary.mean, metric), sd, interval, shown(summary.median, metric), left_out)
 
 
 def _value(value: float, metric: str) -> Value:
