@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from attentus import __version__
-from attentus.cli import data, demo, doctor, nets, predict, recipe, report, score, train
+from attentus.cli import compare, data, demo, doctor, nets, predict, recipe, report, score, train
 from attentus.cli.show import explain
 from attentus.errors import AttentusError
 
@@ -28,6 +28,7 @@ app.add_typer(nets.app, name="nets")
 app.command(epilog="Example: attentus train hippocampus-attention-unet DATA -o runs/a --max-time 20m")(train.train)
 app.command(epilog="Example: attentus predict runs/a scans/ -o masks/")(predict.predict)
 app.command(epilog="Example: attentus score masks/ DATA -o scores.csv")(score.score)
+app.command(epilog="Example: attentus compare runs/a runs/b -o table.tex")(compare.compare)
 app.command(epilog="Example: attentus report runs/a")(report.report)
 app.command(epilog="Example: attentus doctor")(doctor.doctor)
 

@@ -175,6 +175,17 @@ def create_net(recipe: Recipe) -> nn.Module:
     return nets.create(how.name, how.dims, len(recipe.channels), len(recipe.outputs), **how.options)
 
 
+def price(recipe: Recipe) -> nets.Cost:
+    """Parameters of a resolved recipe's net and the operations of one of its windows, counted without its weights.
+
+    Raises:
+        UnknownName, BadInput: no such net or option.
+    """
+    with torch.device("meta"):
+        net = create_net(recipe)
+    return nets.cost(net, len(recipe.channels), window_of(recipe).size[-recipe.net.dims :])
+
+
 def mute(recipe: Recipe) -> list[int]:
     """Outputs that the loss left out of the softmax (its option `active`): they were not trained and have no vote."""
     active = recipe.loss.options.get("active")

@@ -122,7 +122,8 @@ def bootstrap_interval(
         return Interval(float(finite[0]), float(finite[0]), *counts)
     means = _resampled_means(finite[:, None], resamples, seed)[:, 0]
     tails = [(1 - level) / 2, (1 + level) / 2]
-    low, high = np.quantile(means, _corrected(tails, finite, means) if method == "bca" else tails)
+    tails = _corrected(tails, finite, means) if method == "bca" else tails
+    low, high = np.quantile(means, tails).clip(finite.min(), finite.max())  # sums may be off by a last bit
     return Interval(float(low), float(high), *counts)
 
 
@@ -287,7 +288,8 @@ def _corrected(tails: list[float], values: Array, means: Array) -> list[float]:
     normal, mean = NormalDist(), values.mean()
     below = float((np.count_nonzero(means < mean) + np.count_nonzero(means <= mean)) / (2 * len(means)))
     bias = normal.inv_cdf(min(max(below, 0.5 / len(means)), 1 - 0.5 / len(means)))
-    away = values - mean  # up to a factor that cancels, what leaving one case out does to the mean
+    away = values - mean  # what leaving one case out does to the mean, but for a factor that cancels
+    away /= np.abs(away).max()
     acceleration = float((away**3).sum() / (6 * (away**2).sum() ** 1.5))
     shifted = [bias + normal.inv_cdf(tail) for tail in tails]
     return [normal.cdf(bias + z / (1 - acceleration * z)) for z in shifted]

@@ -122,11 +122,10 @@ def _summary(structure: str, metric: str, unit: str, values: np.ndarray) -> Summ
     counts = (len(finite), int(np.isnan(values).sum()), int(np.isinf(values).sum()))
     if not len(finite):
         return Summary(structure, metric, unit, *counts, *[math.nan] * 9)
-    sd = float(finite.std(ddof=1)) if len(finite) > 1 else math.nan
-    low, high, *_ = bootstrap_interval(finite)
-    quartiles = (float(q) for q in np.percentile(finite, [50, 25, 75]))
-    extremes = float(finite.min()), float(finite.max())
-    return Summary(structure, metric, unit, *counts, float(finite.mean()), sd, low, high, *quartiles, *extremes)
+    mean, sd = float(finite.mean()), float(finite.std(ddof=1)) if len(finite) > 1 else math.nan
+    low, high = bootstrap_interval(finite)[:2]
+    least, q1, median, q3, largest = (float(q) for q in np.percentile(finite, [0, 25, 50, 75, 100]))
+    return Summary(structure, metric, unit, *counts, mean, sd, low, high, median, q1, q3, least, largest)
 
 
 def _row(row: Score) -> dict[str, Any]:

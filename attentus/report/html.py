@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime, timezone
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attentus.io.atomic import write_text
 from attentus.report import charts
 from attentus.report.cases import draw_cases
+from attentus.report.page import render
 from attentus.report.pictures import colour
 from attentus.report.run import Run
 from attentus.report.tables import SUMMARY, case_metrics, case_table, overall_dice, rules_in_words, shown, summary_table
@@ -57,17 +57,11 @@ def write_report(run: Path, out: Path, *, overwrite: bool, progress: Progress) -
 
 
 def _page(run: Run, progress: Progress) -> str:
-    from jinja2 import Environment, PackageLoader
-
-    from attentus import __version__
-
-    templates = Environment(
-        loader=PackageLoader("attentus.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
     scores = run.scores if run.scores is not None and len(run.scores) else None
     table = case_table(scores) if scores else []
     cases = draw_cases(run, progress)
-    return templates.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         run=run,
         about=run.discreet(run.recipe.about),
         verdict=_verdict(run, scores),
@@ -88,8 +82,6 @@ def _page(run: Run, progress: Progress) -> str:
         failed=_discreet(run, {} if run.scores is None else run.scores.failures),
         yaml=run.discreet((run.folder / "recipe.yaml").read_text(encoding="utf-8")),
         colour=colour,
-        version=__version__,
-        today=f"{datetime.now(timezone.utc).astimezone():%Y-%m-%d}",
     )
 
 

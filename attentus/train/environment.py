@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = (
     *("attentus", "torch", "lightning", "numpy", "scipy", "nibabel", "SimpleITK", "pydicom", "pydantic", "safetensors"),
@@ -31,3 +37,19 @@ def environment() -> dict[str, str]:
         except PackageNotFoundError:
             facts[package] = "not installed"
     return facts
+
+
+def hardware(device: torch.device) -> str:
+    """What a time is measured on: the GPU, or the processor and the threads it was given."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {torch.get_num_threads()} thread(s)"
+
+
+def _processor() -> str:
+    """The processor's model, as far as the system tells."""
+    facts = Path("/proc/cpuinfo")
+    model = re.search(r"^model name\s*: (.+)$", facts.read_text("utf-8"), re.MULTILINE) if facts.is_file() else None
+    return model[1].strip() if model else platform.processor() or platform.machine()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from attentus.io.atomic import write_text
 from attentus.metrics import PRESETS, summarise, to_csv, to_json
 from attentus.metrics.case import score_volumes
 from attentus.progress import Progress, Silent, track
-from attentus.train.environment import environment
+from attentus.train.environment import environment, hardware
 from attentus.types import IGNORE, Score, Scores, Volume
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def evaluate(model: Model, dataset: Dataset, folder: Path, progress: Progress | 
     """Predict and score every case of a dataset.
 
     Writes `validation/CASE.nii.gz`, scores.json and scores.csv into the folder; a case that fails is listed in the
-    scores and does not stop the others.
+    scores and does not stop the others. scores.json also tells how long each case took from the scan's file to the
+    label file (reading, preparing, all windows, writing), and on what hardware.
 
     Args:
         model: whose labels the dataset has, by name.
@@ -43,10 +45,13 @@ def evaluate(model: Model, dataset: Dataset, folder: Path, progress: Progress | 
     how = PRESETS["default"]
     rows: list[Score] = []
     failures: dict[str, str] = {}
+    seconds: dict[str, float] = {}
     for case in track(progress or Silent(), "evaluating", list(dataset.labelled)):
         try:
+            started = time.perf_counter()
             prediction = model.predict(case)
             io.write(prediction.labels, folder / "validation" / f"{case.id}.nii.gz", overwrite=True)
+            seconds[case.id] = round(time.perf_counter() - started, 4)
             truth, found = reference(case, dataset, model.recipe), prediction.labels
             if model.recipe.ignore:
                 found = found.like(np.where(_ignored(case, dataset, model.recipe), 0, found.array))
@@ -54,7 +59,8 @@ def evaluate(model: Model, dataset: Dataset, folder: Path, progress: Progress | 
         except AttentusError as error:
             failures[case.id] = str(error)
     scores = Scores(tuple(rows), how.describe(), failures)
-    write_text(folder / "scores.json", to_json(scores, model=model.recipe.name))
+    timing = {"hardware": [hardware(next(model.net.parameters()).device)], "seconds": seconds}
+    write_text(folder / "scores.json", to_json(scores, model=model.recipe.name, timing=timing))
     write_text(folder / "scores.csv", to_csv(scores))
     return scores
 
@@ -84,12 +90,11 @@ def _ignored(case: Case, dataset: Dataset, recipe: Recipe) -> NDArray[np.bool_]:
 
 def write_card(folder: Path, recipe: Recipe, scores: Scores, facts: dict[str, str]) -> None:
     """Write card.md and environment.json: what the model is, how it was made, how well it does, what it is not."""
-    table = ["| structure | metric | mean | SD | median | n |", "|---|---|---|---|---|---|"]
-    table += [
-        f"| {s.structure} | {s.metric} | {s.mean:.4f} | {s.sd:.4f} | {s.median:.4f} | {s.n} |"
-        for s in summarise(scores)
-        if s.metric in ("dice", "hd95_mm", "assd_mm")
-    ]
+    table = ["| structure | metric | mean | SD | 95 % CI | median | n |", "|---|---|---|---|---|---|---|"]
+    for s in summarise(scores):
+        if s.metric in ("dice", "hd95_mm", "assd_mm"):
+            numbers = f"{s.mean:.4f} | {s.sd:.4f} | {s.low:.4f} to {s.high:.4f} | {s.median:.4f}"
+            table.append(f"| {s.structure} | {s.metric} | {numbers} | {s.n} |")
     structures = ", ".join(f"{structure.name} ({structure.value})" for structure in recipe.labels)
     lines = [
         f"# {recipe.name}",

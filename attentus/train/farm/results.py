@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 from attentus.io.atomic import write_text
 from attentus.metrics import PRESETS, summarise, to_csv, to_json
@@ -25,9 +27,11 @@ def conclude(
     out: Path, recipe: Recipe, jobs: Sequence[Job], runs: Mapping[str, Path], failed: Mapping[str, str]
 ) -> Scores:
     """Write scores.json, scores.csv and card.md over the runs that are finished."""
-    each = {name: from_json((folder / "scores.json").read_text(encoding="utf-8")) for name, folder in runs.items()}
+    texts = {name: (folder / "scores.json").read_text(encoding="utf-8") for name, folder in runs.items()}
+    each = {name: from_json(text) for name, text in texts.items()}
     scores = join(each)
-    write_text(out / "scores.json", to_json(scores, model=recipe.name, runs=list(runs)))
+    timing = _join_timing({name: json.loads(text).get("timing", {}) for name, text in texts.items()}, each)
+    write_text(out / "scores.json", to_json(scores, model=recipe.name, runs=list(runs), timing=timing))
     write_text(out / "scores.csv", to_csv(scores))
     seeds: dict[int, dict[str, Scores]] = {}
     for job in jobs:
@@ -56,18 +60,33 @@ def conclude(
 
 def join(scores: Mapping[str, Scores]) -> Scores:
     """Scores of several runs as one. A case that several runs scored appears once for each, as "case (run)"."""
-    owners: dict[str, list[str]] = {}
-    for name, found in scores.items():
-        for case in {*found.cases, *found.failures}:
-            owners.setdefault(case, []).append(name)
-
-    def known_as(case: str, run: str) -> str:
-        return f"{case} ({run})" if len(owners[case]) > 1 else case
-
+    known_as = _case_names(scores)
     rules = next((found.rules for found in scores.values()), PRESETS["default"].describe())
-    rows = tuple(row._replace(case=known_as(row.case, name)) for name, found in scores.items() for row in found)
-    failures = {known_as(case, name): text for name, found in scores.items() for case, text in found.failures.items()}
+    rows = tuple(row._replace(case=known_as[name, row.case]) for name, found in scores.items() for row in found)
+    failures = {known_as[name, case]: text for name, found in scores.items() for case, text in found.failures.items()}
     return Scores(rows, rules, failures)
+
+
+def _case_names(scores: Mapping[str, Scores]) -> dict[tuple[str, str], str]:
+    """What the case of a run is called beside those of the others."""
+    cases = {run: {*found.cases, *found.failures} for run, found in scores.items()}
+    owners = Counter(case for of_run in cases.values() for case in of_run)
+    return {
+        (run, case): f"{case} ({run})" if owners[case] > 1 else case for run, of_run in cases.items() for case in of_run
+    }
+
+
+def _join_timing(timings: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Scores]) -> dict[str, Any]:
+    """Times of several runs as one; runs of earlier versions have none."""
+    known_as = _case_names(scores)
+    machines = dict.fromkeys(name for timing in timings.values() for name in timing.get("hardware", ()))
+    seconds = {
+        known_as[run, case]: took
+        for run, timing in timings.items()
+        for case, took in timing.get("seconds", {}).items()
+        if (run, case) in known_as
+    }
+    return {"hardware": list(machines), "seconds": seconds}
 
 
 def _rows(label: str, scores: Scores) -> list[str]:
