@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def commands(page: Path) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with what the pages speak of: phantom/, runs/a, masks/."""
+    """A folder with what the pages speak of: phantom/, runs/a, runs/b (the same again), masks/."""
     from attentus.cli.main import run
     from attentus.data.phantom import write_dataset
 
@@ -38,6 +39,7 @@ def place(tmp_path_factory):
     write_dataset(folder / "phantom", 6, coarse=5)
     quick = ["--set", "train.steps=2", "--set", "train.patch=[16, 32, 32]", "--set", "train.validate_every=2"]
     assert run(["train", "demo", str(folder / "phantom"), "-o", str(folder / "runs" / "a"), *quick]) == 0
+    shutil.copytree(folder / "runs" / "a", folder / "runs" / "b")
     images = str(folder / "phantom" / "imagesTr")
     assert run(["predict", str(folder / "runs" / "a"), images, "-o", str(folder / "masks")]) == 0
     return folder

@@ -127,7 +127,7 @@ def to_html(found: Comparison, methods: Sequence[Method]) -> str:
         "comparison.html.j2",
         found=found,
         page=lay_out(found, methods),
-        tests=[(column, name, versus) for column, name, versus in found.each_versus()],
+        tests=found.each_versus(),
         ranks=[column for column in found.columns if column.ranking is not None and column.ranking.n],
         forms={"heading": heading, "signed": signed, "chance": chance, "plain": plain},
         rules=rules_in_words(found.rules),

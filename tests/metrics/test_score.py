@@ -179,3 +179,11 @@ def test_csv_has_one_line_per_case_and_structure(labels):
     assert [line["structure"] for line in lines] == ["liver", "spleen"]
     assert float(lines[0]["dice"]) == 1
     assert lines[1]["note"] == "both_empty"
+
+
+def test_summaries_have_an_interval_of_the_mean():
+    (summary,) = summarise(rows(1.0, 2.0, 6.0, 3.0, 2.0, math.inf))
+    assert 1 < summary.low < summary.mean < summary.high < 6
+    stored = json.loads(to_json(rows(1.0, 2.0, 6.0)))["summary"][0]
+    assert stored["low"] < stored["mean"] < stored["high"]
+    assert json.loads(to_json(rows(1.0)))["summary"][0]["low"] is None

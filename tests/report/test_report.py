@@ -14,6 +14,7 @@ from attentus.errors import BadFile
 from attentus.io.atomic import write_text
 from attentus.metrics import PRESETS, Rules, to_json
 from attentus.metrics.scoring import score_volumes
+from attentus.metrics.statistics import bootstrap_interval
 from attentus.progress import Silent
 from attentus.recipes import Recipe, dump
 from attentus.report import write_report
@@ -148,6 +149,8 @@ def test_numbers_are_those_of_the_scores(run):
             assert any(v == scores.value(case, structure, "dice") for v in page.values)
     assert f"Mean Dice {overall_dice(scores):.3f}, averaged over 2 structures, on 5 cases" in page.text
     assert f"{scores.mean('dice', 'kidney'):.3f}" in page.text
+    low, high, *_ = bootstrap_interval([row.value for row in scores.select(structure="kidney", metric="dice")])
+    assert f"{low:.3f} to {high:.3f}" in page.text
     assert "6.41 million" in page.text
     assert "12 s" in page.text  # 30 steps of 0.4 s
     assert "waiting for data, 25.0 %" in page.text

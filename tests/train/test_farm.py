@@ -87,6 +87,12 @@ def test_every_case_is_scored_once_per_seed(crossed, dataset):
     value = from_json((crossed.runs["fold1"] / "scores.json").read_text())
     case = value.cases[0]
     assert crossed.scores.value(f"{case} (fold1)", "core", "dice") == value.value(case, "core", "dice")
+    whole, part = (
+        json.loads((f / "scores.json").read_text())["timing"] for f in (crossed.folder, crossed.runs["fold1"])
+    )
+    assert whole["seconds"].keys() == expected
+    assert whole["seconds"][f"{case} (fold1)"] == part["seconds"][case]
+    assert whole["hardware"] == part["hardware"]
 
 
 def test_seeds_differ_and_folds_of_one_seed_do_not_mark_cases(crossed, dataset, tmp_path):

@@ -23,6 +23,7 @@ from attentus.errors import BadFile, BadInput, RecipeError, TrainingStopped
 from attentus.metrics.summary import from_json
 from attentus.recipes import dump
 from attentus.train import loop
+from attentus.train.environment import hardware
 from attentus.train.log import read_log
 from attentus.train.state import peek_state
 
@@ -70,6 +71,10 @@ def test_a_run_leaves_a_complete_model(finished, dataset):
     assert [line["step"] for line in lines if line["kind"] == "validation"] == [6, 12]
     assert "dice core" in lines[6]
     assert "core (1), shell (2)" in (folder / "card.md").read_text()
+    timing = json.loads((folder / "scores.json").read_text())["timing"]
+    assert timing["seconds"].keys() == set(scores.cases)
+    assert all(0 < took < 60 for took in timing["seconds"].values())
+    assert timing["hardware"] == [hardware(next(finished.net.parameters()).device)]
 
 
 def test_a_finished_run_is_loaded_not_repeated(finished, dataset):
@@ -164,10 +169,12 @@ def _step(folder):
 
 def test_a_run_cut_off_before_its_evaluation_is_evaluated(finished, dataset):
     scores = finished.folder / "scores.json"
-    before = scores.read_text()
+    before = json.loads(scores.read_text())
     scores.unlink()
     fit(make.recipe(), dataset, finished.folder, cache=finished.folder.parent / "cache")
-    assert scores.read_text() == before
+    after = json.loads(scores.read_text())
+    assert after.pop("timing").keys() == before.pop("timing").keys()  # how long it took may differ
+    assert after == before
 
 
 def test_time_is_kept(dataset, tmp_path, monkeypatch):
