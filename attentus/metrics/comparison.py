@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attentus.errors import BadInput, UnknownName
-from attentus.metrics.pair import METRICS
+from attentus.metrics.pair import metric_named
 from attentus.metrics.statistics import (
     TESTS,
     Effect,
@@ -181,7 +181,10 @@ def compare(
 
 def direction(metric: str) -> str:
     """Whether "higher" or "lower" is better, "" where neither is or nothing is known."""
-    return METRICS[metric].better if metric in METRICS else ""
+    try:
+        return metric_named(metric).better
+    except UnknownName:
+        return ""
 
 
 def _column(
