@@ -322,6 +322,10 @@ class Prediction:
     """(1 + structures, z, y, x) float16, background first, when asked for; regions come without background."""
     attention: Mapping[str, Volume] = field(default_factory=dict)
     """Attention coefficients by module name, (maps, z, y, x) float16, when asked for."""
+    removed_ml: Mapping[str, float] = field(default_factory=dict)
+    """What post-processing took from structures, millilitres; those that lost nothing are left out."""
+    added_ml: Mapping[str, float] = field(default_factory=dict)
+    """What it gave to structures, millilitres."""
     model: str = ""
     seconds: float = 0.0
     """Wall time from the volume in memory to the labels."""

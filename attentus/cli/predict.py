@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from attentus.cli.options import Json, Overwrite
 from attentus.cli.show import duration, failures, print_json, progress
+
+if TYPE_CHECKING:
+    from attentus.infer.cohort import Done
 
 
 def predict(
@@ -22,6 +25,9 @@ def predict(
         str | None, typer.Option("--format", help="nii.gz, nii, nrrd, mha or png; default nii.gz, png for pictures.")
     ] = None,
     weights: Annotated[Literal["best", "last"], typer.Option(help="Best on validation, or last.")] = "best",
+    clean: Annotated[
+        bool, typer.Option("--clean/--no-clean", help="Post-process as the model's recipe says (infer.clean).")
+    ] = True,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write softmax probabilities.")] = False,
     attention: Annotated[bool, typer.Option("--attention", help="Also write attention coefficients.")] = False,
     overwrite: Overwrite = False,
@@ -33,9 +39,8 @@ def predict(
 
     found = find_scans(scans, out, ending)
     loaded = Model.load(model, weights=weights)
-    done = predict_cohort(
-        loaded, found, probabilities=probabilities, attention=attention, overwrite=overwrite, progress=progress()
-    )
+    wanted = {"clean": clean, "probabilities": probabilities, "attention": attention}
+    done = predict_cohort(loaded, found, **wanted, overwrite=overwrite, progress=progress())
     failed = {name: result for name, result in done.items() if isinstance(result, str)}
     if json:
         rows = {name: result.facts() for name, result in done.items() if not isinstance(result, str)}
@@ -43,6 +48,15 @@ def predict(
     else:
         for result in done.values():
             if not isinstance(result, str):
-                volumes = ", ".join(f"{name} {ml:.1f} ml" for name, ml in result.volumes_ml.items())
-                print(f"{result.file}  {duration(result.seconds)}  {volumes}")
+                print(f"{result.file}  {duration(result.seconds)}  {_volumes(result)}")
     raise typer.Exit(2 if failed and len(failed) == len(found) == 1 else failures(failed))
+
+
+def _volumes(result: Done) -> str:
+    """12.3 ml of each structure, and how much of it post-processing gave and took."""
+    texts = []
+    for name, ml in result.volumes_ml.items():
+        changed = [f"+{result.added_ml[name]:.1f}"] if name in result.added_ml else []
+        changed += [f"-{result.removed_ml[name]:.1f}"] if name in result.removed_ml else []
+        texts.append(f"{name} {ml:.1f} ml" + (f" (cleaned: {' '.join(changed)})" if changed else ""))
+    return ", ".join(texts)

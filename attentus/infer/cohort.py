@@ -44,6 +44,10 @@ class Done:
     file: Path
     seconds: float
     volumes_ml: Mapping[str, float]
+    removed_ml: Mapping[str, float]
+    """What post-processing took from structures."""
+    added_ml: Mapping[str, float]
+    """What it gave to structures."""
 
     def facts(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -83,6 +87,7 @@ def predict_cohort(
     model: Model,
     scans: list[Scan],
     *,
+    clean: bool = True,
     probabilities: bool = False,
     attention: bool = False,
     overwrite: bool = False,
@@ -93,6 +98,7 @@ def predict_cohort(
     Args:
         model: whose labels are written.
         scans: see `find_scans`.
+        clean: post-process as the model's recipe says.
         probabilities: also write NAME_probabilities.nii.gz, background first.
         attention: also write NAME_attention_GATE.nii.gz for every gate.
         overwrite: whether existing results may be replaced.
@@ -109,9 +115,10 @@ def predict_cohort(
                     scan.result, "exists already", "Allow overwriting (--overwrite), or choose another folder."
                 )
             volume = io.read(scan.path, series=scan.series)
-            prediction = model.predict(volume, probabilities=probabilities, attention=attention)
+            prediction = model.predict(volume, clean=clean, probabilities=probabilities, attention=attention)
             _write(prediction, scan, overwrite=overwrite)
-            done[scan.name] = Done(scan.result, prediction.seconds, volumes_ml(prediction))
+            changes = prediction.removed_ml, prediction.added_ml
+            done[scan.name] = Done(scan.result, prediction.seconds, volumes_ml(prediction), *changes)
         except AttentusError as error:
             done[scan.name] = str(error)
     for folder in {scan.result.parent for scan in scans if isinstance(done[scan.name], Done)}:

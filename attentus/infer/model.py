@@ -20,11 +20,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from attentus import io, nets
+from attentus.data.resolve import values_in
 from attentus.errors import BadFile, BadInput
+from attentus.infer.clean import clean as clean_labels
 from attentus.infer.sliding import Window, sliding_window
 from attentus.io.atomic import replacing, write_text
 from attentus.progress import Progress, Silent
-from attentus.recipes import Recipe, dump
+from attentus.recipes import Clean, Recipe, dump
 from attentus.transforms.prepare import prepare
 from attentus.types import Case, Prediction, Volume
 
@@ -94,6 +96,7 @@ class Model:
         self,
         scan: Volume | Case | str | PathLike[str],
         *,
+        clean: bool = True,
         probabilities: bool = False,
         attention: bool = False,
         progress: Progress | None = None,
@@ -102,6 +105,7 @@ class Model:
 
         Args:
             scan: volume, case, file, or folder of a DICOM series.
+            clean: post-process as the recipe says (`infer.clean`); False gives the most probable class everywhere.
             probabilities: keep the softmax probabilities, background first, or with regions a sigmoid for each.
             attention: keep the attention coefficients of every gate.
             progress: shows the windows.
@@ -134,8 +138,10 @@ class Model:
             )
         logits = maps.pop("logits")
         logits[mute(self.recipe)] = NO_VOTE
-        regions = self.recipe.regions
-        labels = self._values()[prepared.restore_labels(logits, regions=regions)]
+        regions, how = self.recipe.regions, self.recipe.infer.clean if clean else {}
+        thresholds = [how.get(name, Clean()).threshold for name in self.names]
+        labels = self._values()[prepared.restore_labels(logits, regions=regions, thresholds=thresholds)]
+        changes = clean_labels(labels, volume.grid.spacing, how, self.names, values_in(self.recipe))
         return Prediction(
             labels=volume.like(labels[None]),
             names=self.names,
@@ -143,6 +149,8 @@ class Model:
             if probabilities
             else None,
             attention={name: volume.like(prepared.restore_maps(alpha)) for name, alpha in maps.items()},
+            removed_ml=changes.removed_ml,
+            added_ml=changes.added_ml,
             model=self.recipe.name,
             seconds=time.perf_counter() - started,
         )

@@ -3,6 +3,7 @@
 from attentus.recipes.load import build, differences, dump, load, shipped, text_of, variants
 from attentus.recipes.schema import (
     Augment,
+    Clean,
     Infer,
     Intensity,
     Prepare,
@@ -17,6 +18,7 @@ from attentus.recipes.schema import (
 
 __all__ = [
     "Augment",
+    "Clean",
     "Infer",
     "Intensity",
     "Prepare",

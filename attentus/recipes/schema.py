@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from attentus.errors import did_you_mean
+
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -18,6 +20,7 @@ Count = Annotated[int, Field(ge=1)]
 Range = tuple[float, float]
 Axis = Literal["z", "y", "x"]
 Kept = Annotated[float, Field(gt=0, le=1)]
+Between = Annotated[float, Field(gt=0, lt=1)]
 Change = Literal["blur", "low_resolution", "contrast", "brightness", "gamma", "noise"]
 
 
@@ -319,8 +322,38 @@ class Split(Section):
         return self
 
 
+class Clean(Section):
+    """What is done to one structure of a finished segmentation, in the order of the fields.
+
+    All structures get their thresholds first, as part of the decision. Then one after another, outer ones before those
+    inside them, loses components (inside, min_ml, largest); at last holes are filled, outer ones first again. A
+    structure here is all of it: with `regions` its inner regions count, and so does what is said to lie `inside` it.
+    """
+
+    threshold: Between | None = None
+    """A voxel is this structure's where its probability is above this, e.g. 0.4, and no other's; where several with a
+    threshold claim it, the one whose probability is the largest multiple of its threshold. null: the most probable of
+    those without threshold, background included; with `regions`, 0.5."""
+    inside: str | None = None
+    """Structure that this one lies in, as a tumour lies in the liver. It then counts as part of that one there, and
+    each component of the two together that has nothing of the outer one itself is removed."""
+    min_ml: Positive | None = None
+    """Components smaller than this are removed, millilitres. Of a single slice or picture: its area times the distance
+    of slices (1 mm where the file says none), so that 0.1 ml are 100 square millimetres or pixels."""
+    largest: bool = False
+    """Only the largest component stays, of equal ones the first."""
+    fill_holes: bool | Literal["slices"] = False
+    """Background that it encloses on all sides becomes part of it, and so does what it lies in. "slices" looks at each
+    axial slice alone. Other structures are left as they are; what is open to the edge of the scan is no hole."""
+    connectivity: Literal["faces", "edges", "corners"] = "corners"
+    """What voxels of one component share at least: 6, 18 or 26 neighbours; in a single slice 4, 8 or 8."""
+    becomes: str | None = None
+    """What removed components become: a structure, or "background". null takes the structure that this one lies in, by
+    `regions` or `inside`, and background if there is none."""
+
+
 class Infer(Section):
-    """Sliding-window inference."""
+    """Sliding-window inference, and what follows it."""
 
     overlap: float = Field(default=0.5, ge=0, lt=1)
     """Share of a window that its neighbour covers, too."""
@@ -328,6 +361,9 @@ class Infer(Section):
     """How overlapping windows are averaged: weight falling towards the window's edge, or equal."""
     batch: Count = 1
     """Windows per forward pass."""
+    clean: dict[str, Clean] = {}
+    """Post-processing by structure, e.g. {liver: {largest: true}, tumour: {inside: liver, min_ml: 0.1}};
+    `attentus tune-postprocess` chooses it by measuring."""
 
 
 class Recipe(Section):
@@ -402,6 +438,25 @@ class Recipe(Section):
             raise ValueError(f"labels name a structure twice: {', '.join(names)}")
         return self
 
+    @model_validator(mode="after")
+    def _clean_fits(self) -> Recipe:
+        clean, names = self.infer.clean, [structure.name for structure in self.labels]
+        for name, how in clean.items():
+            place = f"infer.clean.{name}"
+            given = {place: name, f"{place}.inside": how.inside, f"{place}.becomes": how.becomes}
+            for field, other in given.items():
+                background = field.endswith("becomes") and other == "background"
+                if names and other is not None and other not in names and not background:
+                    raise ValueError(f"{field}: '{other}' is not among labels.{did_you_mean(other, names)}")
+                if self.regions and other in names and names.index(other) > names.index(name):
+                    raise ValueError(f"{field}: '{other}' comes after '{name}', but with regions outer ones come first")
+            around = _around(name, clean)
+            if name in around:
+                raise ValueError(f"{place}.inside: {' in '.join([name, *around])} is a circle")
+            if how.becomes == name or (how.becomes in clean and name in _around(str(how.becomes), clean)):
+                raise ValueError(f"{place}.becomes: '{name}' cannot become '{how.becomes}', which is part of it")
+        return self
+
     @property
     def outputs(self) -> tuple[str, ...]:
         """What the net's outputs stand for: background and structures, or with `regions` the structures alone."""
@@ -423,3 +478,12 @@ class Recipe(Section):
         from attentus.recipes.load import load
 
         return load(source, overrides or [])
+
+
+def _around(name: str, clean: dict[str, Clean]) -> list[str]:
+    """The structures that a structure is said to lie in, inner ones first; ends where it comes back to one."""
+    found: list[str] = []
+    while name in clean and (outer := clean[name].inside) is not None and outer not in found:
+        found.append(outer)
+        name = outer
+    return found

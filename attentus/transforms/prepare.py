@@ -6,6 +6,7 @@ and resampled. `Prepared` remembers the trail, and `restore` walks it backwards 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from attentus.recipes import Intensity, Prepare
     from attentus.types import Grid, Volume
+
+    Thresholds = Sequence[float | None]
 
 SLAB_VOXELS = 4_000_000
 """Voxels of the scan's grid, times classes, that `restore` handles at a time; bounds its memory."""
@@ -47,13 +50,15 @@ class Prepared:
         z, y, x = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
         return z, y, x
 
-    def restore_labels(self, logits: NDArray[np.float32], *, regions: bool = False) -> NDArray[np.uint8]:
-        """Most likely class of every voxel of the scan.
+    def restore_labels(
+        self, logits: NDArray[np.float32], *, regions: bool = False, thresholds: Thresholds = ()
+    ) -> NDArray[np.uint8]:
+        """Most likely class of every voxel of the scan, see `decide`.
 
         Args:
             logits: (K, z, y, x) on the prepared grid; background is class 0 and fills what was cropped away.
-            regions: the maps are no classes but regions, outer ones first, without background; a voxel belongs to the
-                last whose logit is above 0.
+            regions: the maps are no classes but regions, outer ones first, without background.
+            thresholds: probabilities that structures need.
 
         Returns:
             (z, y, x) uint8 class numbers on the scan's canonical grid.
@@ -61,7 +66,7 @@ class Prepared:
         labels = np.zeros(self.scan.shape, np.uint8)
         inside = labels[self.box]
         for rows, slab in self._slabs(logits):
-            inside[rows] = _painted(slab) if regions else _argmax(slab)
+            inside[rows] = decide(slab, regions=regions, thresholds=thresholds)
         return labels
 
     def restore_probabilities(self, logits: NDArray[np.float32], *, regions: bool = False) -> NDArray[np.float16]:
@@ -96,6 +101,35 @@ class Prepared:
             slab = mix(array[:, window], along_z[rows, window], 0) if depth != shape[0] else array[:, rows]
             slab = mix(slab, axis_matrix(height, shape[1], 1, 0.0), 1) if height != shape[1] else slab
             yield rows, mix(slab, axis_matrix(width, shape[2], 1, 0.0), 2) if width != shape[2] else slab
+
+
+def decide(logits: NDArray[np.float32], *, regions: bool = False, thresholds: Thresholds = ()) -> NDArray[np.uint8]:
+    """The class of every voxel.
+
+    Args:
+        logits: (K, z, y, x); background is class 0.
+        regions: the maps are no classes but regions, outer ones first, without background; a voxel belongs to the last
+            whose probability (sigmoid) is above its threshold, 0.5 unless one is given.
+        thresholds: for every structure, the probability (softmax) above which a voxel is its, or None. Several that
+            claim a voxel: the largest multiple of its threshold wins. None claims it: the most probable of the
+            classes without threshold, of which background is one. Empty: no thresholds.
+
+    Returns:
+        (z, y, x) uint8, 0 background, structures from 1.
+    """
+    if regions:
+        return _painted(logits, thresholds or [None] * len(logits))
+    claims = {k: t for k, t in enumerate(thresholds, start=1) if t is not None}
+    winner = _argmax(logits, [k for k in range(len(logits)) if k not in claims])
+    if claims:
+        best = logits[0].copy()
+        for other in logits[1:]:
+            np.logaddexp(best, other, out=best)  # log p + best is the logit: a claim must be above
+        for k, threshold in claims.items():
+            claim = logits[k] - np.float32(math.log(threshold))
+            winner[claim > best] = k
+            np.maximum(best, claim, out=best)
+    return winner
 
 
 def prepare(image: Volume, how: Prepare) -> Prepared:
@@ -243,19 +277,20 @@ def _sigmoid(slab: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(np.where(slab >= 0, 1, powers) / (1 + powers), np.float32)
 
 
-def _painted(slab: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Number of the last of R maps (R, z, y, x) that is above zero, counted from 1; 0 where none is."""
+def _painted(slab: NDArray[np.float32], thresholds: Thresholds) -> NDArray[np.uint8]:
+    """Number of the last of R maps (R, z, y, x) that is above its threshold, counted from 1; 0 where none is."""
     painted = np.zeros(slab.shape[1:], np.uint8)
-    for k, logits in enumerate(slab, start=1):
-        painted[logits > 0] = k
+    for k, (logits, threshold) in enumerate(zip(slab, thresholds, strict=True), start=1):
+        limit = 0.0 if threshold is None else math.log(threshold / (1 - threshold))
+        painted[logits > np.float32(limit)] = k
     return painted
 
 
-def _argmax(slab: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Index of the largest of K maps (K, z, y, x); a running comparison, which beats argmax over a far axis."""
+def _argmax(slab: NDArray[np.float32], classes: Sequence[int]) -> NDArray[np.uint8]:
+    """Which of some of K maps (K, z, y, x), 0 first, is largest; a running comparison beats argmax over a far axis."""
     best, winner = slab[0].copy(), np.zeros(slab.shape[1:], np.uint8)
-    for k, logits in enumerate(slab[1:], start=1):
-        better = logits > best
+    for k in classes[1:]:
+        better = slab[k] > best
         winner[better] = k
-        np.maximum(best, logits, out=best)
+        np.maximum(best, slab[k], out=best)
     return winner
