@@ -6,7 +6,7 @@ import inspect
 import re
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -107,8 +107,9 @@ def _section(model: type[BaseModel], prefix: str) -> list[str]:
             if inspect.isclass(a) and issubclass(a, BaseModel)
         ]
         if inner and inner[0] is not Recipe:
-            several = field.annotation is not inner[0]
-            nested += _section(inner[0], f"{prefix}{name}{'[]' if several else ''}.")
+            named = get_origin(field.annotation) is dict
+            several = "" if field.annotation is inner[0] else ".NAME" if named else "[]"
+            nested += _section(inner[0], f"{prefix}{name}{several}.")
         default = "required" if field.is_required() else _default(field.get_default())
         meaning = field.description or (inspect.getdoc(inner[0]) if inner else "") or ""
         lines.append(f"| `{prefix}{name}` | {default} | {' '.join(meaning.split())} |".replace("\n", " "))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from attentus.metrics.scoring import boxes_of
 from attentus.recipes import Clean
 
 if TYPE_CHECKING:
@@ -123,10 +124,7 @@ class _Job:
     """Voxels that went from one value to another."""
 
     def __post_init__(self) -> None:
-        from scipy.ndimage import find_objects
-
-        found = find_objects(self.labels) if self.nest.how else []
-        self.boxes = {value: box for value, box in enumerate(found, start=1) if box is not None}
+        self.boxes = boxes_of(self.labels) if self.nest.how else {}
 
     def remove(self, name: str) -> None:
         """Take away the components that a structure should not have."""
@@ -153,6 +151,7 @@ class _Job:
         keep[0] = True
         if not keep.all():
             self._paint(box, ~looked_up(keep, components), self.nest.replacement(name))
+            self._shrink(box, whole)
 
     def fill(self, name: str) -> None:
         """Give a structure what it encloses."""
@@ -191,6 +190,15 @@ class _Job:
         z, y, x = (slice(min(s.start for s in along), max(s.stop for s in along)) for along in zip(*boxes, strict=True))
         return z, y, x
 
+    def _shrink(self, box: Box, values: Iterable[int]) -> None:
+        """Look again where some values are, all of which lie in a box."""
+        found = boxes_of(self.labels[box])
+        for value in values:
+            self.boxes.pop(value, None)
+            if value in found:
+                z, y, x = (slice(a.start + b.start, a.start + b.stop) for a, b in zip(box, found[value], strict=True))
+                self.boxes[value] = (z, y, x)
+
     def _paint(self, box: Box, where: NDArray[np.bool_], value: int) -> None:
         """Give voxels of a box a value, and remember what they were."""
         part = self.labels[box]
@@ -215,18 +223,21 @@ def label(mask: NDArray[np.bool_], connectivity: str = "corners") -> NDArray[np.
     """Number the connected components of a mask (z, y, x) from 1, in the order of their first voxels; 0 elsewhere."""
     import cc3d
 
-    return cc3d.connected_components(np.ascontiguousarray(mask), connectivity=NEIGHBOURS[connectivity])
+    numbers = np.ascontiguousarray(mask).view(np.uint8)  # of booleans, cc3d 4.1 refuses some a voxel wide
+    return cc3d.connected_components(numbers, connectivity=NEIGHBOURS[connectivity])
 
 
 def sizes_of(components: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
     """Voxels of every component; first of what lies outside all of them."""
-    import cc3d
-
-    return np.asarray(cc3d.statistics(components)["voxel_counts"], np.int64)
+    count = int(components.max(initial=0)) + 1
+    sizes = np.zeros(count, np.int64)
+    for plane in components:  # plane by plane, because each number is widened to eight bytes
+        sizes += np.bincount(plane.ravel(), minlength=count)
+    return sizes
 
 
 def looked_up(table: NDArray[np.bool_], numbers: NDArray[np.unsignedinteger]) -> NDArray[np.bool_]:
-    """What a table says of numbers (z, y, x); plane by plane, because indices are widened to eight bytes."""
+    """What a table says of numbers (z, y, x); plane by plane for the same reason."""
     found = np.empty(numbers.shape, bool)
     for k, plane in enumerate(numbers):
         found[k] = table[plane]

@@ -48,7 +48,7 @@ def score_volumes(
     """
     reference.grid.require_match(prediction.grid, case, "reference", "prediction")
     found, truth = prediction.array[0], reference.array[0]
-    boxes = _boxes(found), _boxes(truth)
+    boxes = boxes_of(found), boxes_of(truth)
     values = sorted({*boxes[0], *boxes[1]})
     if labels is None and how.labels:
         for side in boxes:
@@ -90,7 +90,7 @@ def _burden(case: str, lesion: str, how: Preset, pairs: Mapping[str, Pair]) -> l
     return [Score(case, lesion, name, value, "", "") for name, value in zip(BURDEN, sides, strict=True)]
 
 
-def _boxes(labels: NDArray[Any]) -> Boxes:
+def boxes_of(labels: NDArray[Any]) -> Boxes:
     """Where each value above 0 lies. Most of a scan is background, so the box of everything is found first."""
     from scipy.ndimage import find_objects
 

@@ -343,8 +343,8 @@ class Clean(Section):
     largest: bool = False
     """Only the largest component stays, of equal ones the first."""
     fill_holes: bool | Literal["slices"] = False
-    """Background that it encloses on all sides becomes part of it, and so does what it lies in. "slices" looks at each
-    axial slice alone. Other structures are left as they are; what is open to the edge of the scan is no hole."""
+    """What it encloses on all sides becomes part of it: background, and voxels of structures that it lies in, but no
+    others. "slices" looks at each axial slice alone. What is open to the edge of the scan is no hole."""
     connectivity: Literal["faces", "edges", "corners"] = "corners"
     """What voxels of one component share at least: 6, 18 or 26 neighbours; in a single slice 4, 8 or 8."""
     becomes: str | None = None

@@ -54,7 +54,7 @@ def evaluate(model: Model, dataset: Dataset, folder: Path, progress: Progress | 
             seconds[case.id] = round(time.perf_counter() - started, 4)
             truth, found = reference(case, dataset, model.recipe), prediction.labels
             if model.recipe.ignore:
-                found = found.like(np.where(_ignored(case, dataset, model.recipe), 0, found.array))
+                found = found.like(np.where(ignored(case, dataset, model.recipe), 0, found.array))
             rows += score_volumes(case.id, found, truth, values_in(model.recipe), how)
         except AttentusError as error:
             failures[case.id] = str(error)
@@ -81,7 +81,7 @@ def reference(case: Case, dataset: Dataset, recipe: Recipe) -> Volume:
     return labels.like(painted)
 
 
-def _ignored(case: Case, dataset: Dataset, recipe: Recipe) -> NDArray[np.bool_]:
+def ignored(case: Case, dataset: Dataset, recipe: Recipe) -> NDArray[np.bool_]:
     """Voxels of a case that do not count."""
     labels = io.read_labels(case.label).array  # type: ignore[arg-type]
     marked: NDArray[np.bool_] = to_classes(labels, class_table(recipe, dataset.labels), dataset.labels) == IGNORE

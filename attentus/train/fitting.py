@@ -22,6 +22,7 @@ from attentus.train import loop
 from attentus.train.devices import concrete, launch, on_first
 from attentus.train.evaluate import evaluate, write_card
 from attentus.train.log import Log, NoLog, has_tensorboard
+from attentus.train.postprocess import BEFORE
 from attentus.train.signals import listening_for_signals
 from attentus.train.speed import compiled, keep_memory, prepare_net
 from attentus.train.state import State, load_state, peek_state
@@ -253,7 +254,8 @@ def _continue_or_begin(folder: Path, recipe: Recipe) -> None:
             raise BadFile(folder, "is not empty and holds no run", "Choose an empty or a new folder.")
         write_text(file, dump(recipe))
         return
-    changed = differences(Recipe.load(file), recipe)
+    trained = folder / BEFORE  # post-processing was tuned since, which is no matter of training
+    changed = differences(Recipe.load(trained if trained.is_file() else file), recipe)
     if changed:
         raise RecipeError(
             f"{folder} holds a run of another recipe:\n  " + "\n  ".join(changed) + "\n  Choose another folder."

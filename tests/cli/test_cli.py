@@ -22,7 +22,7 @@ COMMANDS = [
     *(["demo"], ["data"], ["data", "check"], ["data", "show"], ["data", "phantom"]),
     *(["recipe"], ["recipe", "list"], ["recipe", "show"], ["recipe", "copy"], ["recipe", "check"]),
     *(["nets"], ["nets", "list"], ["nets", "show"]),
-    *(["train"], ["predict"], ["score"], ["compare"], ["report"], ["doctor"]),
+    *(["train"], ["predict"], ["score"], ["compare"], ["report"], ["tune-postprocess"], ["doctor"]),
 ]
 
 

@@ -69,6 +69,13 @@ def test_neighbours_in_a_volume(connectivity, left):
     assert (labels == 300).sum() == left
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 5), (1, 5, 1), (5, 1, 1)])
+def test_a_row_of_voxels(shape):
+    labels = np.array([1, 0, 1, 0, 1], np.uint8).reshape(shape)
+    clean(labels, (1, 1, 1), {"x": Clean(largest=True)}, {"x": 1})
+    assert labels.ravel().tolist() == [1, 0, 0, 0, 0]
+
+
 RING = "11111 1...1 1.2.1 1...1 11111"
 
 
