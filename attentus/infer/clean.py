@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from attentus.metrics.scoring import boxes_of
+from attentus.metrics.case import boxes_of
 from attentus.recipes import Clean
 
 if TYPE_CHECKING:
