@@ -32,6 +32,9 @@ LPS: Direction = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 
 _CANONICAL_WORLD_AXIS = (2, 1, 0)  # canonical z, y, x lie along world S, P, L
 
+OBLIQUE_COSINE = math.cos(math.radians(0.1))
+"""Axes further than this from those of the patient make a grid oblique."""
+
 IGNORE = 255
 """Class number of voxels that are not annotated: they neither train nor count."""
 
@@ -194,7 +197,22 @@ class Grid:
         """Whether both describe the same voxels: equal shapes and no corner off by more than a tenth of a voxel."""
         return self.distance_mm(other) <= 0.1 * min(*self.spacing, *other.spacing)
 
-    def require_match(self, other: Grid, what: str, mine: str = "image", theirs: str = "labels") -> None:
+    def offset_of(self, part: Grid) -> tuple[int, int, int] | None:
+        """Where voxel (0, 0, 0) of a smaller grid lies in this one; None unless its voxels are some of this grid's.
+
+        The spacing along an axis of a single voxel does not matter: one slice has no step.
+        """
+        steps = [s if n == 1 else t for n, s, t in zip(part.shape, self.spacing, part.spacing, strict=True)]
+        alike = replace(part, spacing=_triple(steps))
+        start = [round(float(v)) for v in self.index(part.origin)]
+        stop = [first + n for first, n in zip(start, part.shape, strict=True)]
+        inside = all(a >= 0 and b <= n for a, b, n in zip(start, stop, self.shape, strict=True))
+        z, y, x = start
+        return (z, y, x) if inside and self.cropped(start, stop).matches(alike) else None
+
+    def require_match(
+        self, other: Grid, what: str, mine: str = "image", theirs: str = "labels", fix: str | None = None
+    ) -> None:
         """Raise GridMismatch, with both geometries and the remedy, unless `matches`."""
         if self.matches(other):
             return
@@ -206,16 +224,25 @@ class Grid:
             f"  {mine:<{width}}  {self.describe()}",
             f"  {theirs:<{width}}  {other.describe()}",
             f"  {how}",
-            f"  Resample the {theirs} onto the {mine} if they show the same place, or leave this case out.",
+            f"  {fix or f'Resample the {theirs} onto the {mine} if they show the same place, or leave this case out.'}",
         ]
         raise GridMismatch("\n".join(lines))
 
     def describe(self) -> str:
-        """Shape, spacing, origin and orientation in one line, all in (z, y, x) order but the origin (L, P, S)."""
+        """Shape, spacing, origin and orientation in one line, all in (z, y, x) order but the origin (L, P, S).
+
+        Oblique grids also say where each axis points, as a unit vector (L, P, S).
+        """
         shape = " × ".join(str(n) for n in self.shape)
         spacing = " × ".join(f"{s:.4g}" for s in self.spacing)
         origin = ", ".join(f"{o:.2f}" for o in self.origin)
-        return f"{shape} voxels, {spacing} mm, origin ({origin}) mm, axes {self.orientation}"
+        line = f"{shape} voxels, {spacing} mm, origin ({origin}) mm, axes {self.orientation}"
+        if np.abs(self.direction).max(axis=1).min() > OBLIQUE_COSINE:
+            return line
+        vectors = (
+            f"{name} ({', '.join(f'{v:.4f}' for v in axis)})" for name, axis in zip("zyx", self.direction, strict=True)
+        )
+        return f"{line}, pointing {' '.join(vectors)}"
 
 
 @dataclass(frozen=True)
@@ -280,6 +307,18 @@ class Volume:
         axes, grid = self.grid.canonical()
         source = self.source or Source(self.grid)
         return Volume(axes.apply(self.array), grid, source)
+
+    def laid_on(self, grid: Grid) -> Volume | None:
+        """The same voxels on a larger grid with 0 around them; None unless they are some of that grid's voxels."""
+        start = grid.offset_of(self.grid)
+        if start is None:
+            return None
+        if grid.shape == self.grid.shape:
+            return replace(self, grid=grid)
+        array = np.zeros((self.channels, *grid.shape), self.array.dtype)
+        z, y, x = (slice(a, a + n) for a, n in zip(start, self.grid.shape, strict=True))
+        array[:, z, y, x] = self.array
+        return Volume(array, grid, self.source)
 
     def as_stored(self) -> Volume:
         """The same voxels on the grid of the file they came from, geometry bit for bit; a view.

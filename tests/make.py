@@ -226,3 +226,42 @@ class Watcher:
         self.done += steps
         if self.what == "training" and self.done == self.stop_at:
             signal.raise_signal(signal.SIGINT)
+
+
+def dicom_seg(path: Path, images: list[Path], masks: dict[str, np.ndarray], kind: str = "BINARY", **options) -> Path:
+    """Write masks (z, y, x), in the order of the images given, as a DICOM segmentation without its empty frames."""
+    from highdicom import seg
+    from highdicom.content import AlgorithmIdentificationSequence
+    from pydicom.sr.codedict import codes
+
+    how = AlgorithmIdentificationSequence("made", codes.cid7162.ArtificialIntelligence, "1")
+    described = [
+        seg.SegmentDescription(n, name, codes.SCT.Organ, codes.SCT.Organ, seg.SegmentAlgorithmTypeValues.AUTOMATIC, how)
+        for n, name in enumerate(masks, start=1)
+    ]
+    if kind == "LABELMAP":
+        pixels = sum((mask * n for n, mask in enumerate(masks.values(), start=1)), np.uint8(0)).astype(np.uint8)
+    else:
+        pixels = np.stack(list(masks.values()), axis=-1)
+    sources = [pydicom.dcmread(image) for image in images]
+    for source in sources:
+        for tag in ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber"):
+            setattr(source, tag, source.get(tag, ""))
+    made = seg.Segmentation(
+        sources,
+        pixels,
+        kind,
+        described,
+        generate_uid(),
+        1,
+        generate_uid(),
+        1,
+        "made",
+        "made",
+        "1",
+        "1",
+        **options,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made.save_as(path)
+    return path

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attentus.errors import BadFile
+from attentus.errors import BadFile, BadInput
 from attentus.io.atomic import replacing
 from attentus.io.dicom import holds_dicom, read_series
+from attentus.io.dicom_seg import find_segmentations, is_segmentation, read_segment_labels
 from attentus.io.itk import read_itk, write_itk
 from attentus.io.nifti import nifti_grid, read_nifti, write_nifti
 from attentus.io.picture import read_picture, read_stack, slice_files, write_png
 from attentus.io.sniff import ending, sniff
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from os import PathLike
+
+    from numpy.typing import NDArray
 
     from attentus.types import Case, Grid, Volume
 
@@ -45,17 +49,30 @@ def read(path: str | PathLike[str], *, series: str | None = None) -> Volume:
     return volume.like(np.ascontiguousarray(volume.array, dtype=np.float32))
 
 
-def read_labels(path: str | PathLike[str]) -> Volume:
-    """Read a label map, one integer per voxel.
+def read_labels(path: str | PathLike[str], *, segments: Sequence[int | str] | None = None) -> Volume:
+    """Read a label map, one integer per voxel; a DICOM segmentation (SEG) becomes one, too.
+
+    Args:
+        path: file or folder. Of a folder that holds a SEG and the images it was drawn on, the SEG is read, on their
+            grid; a SEG alone reaches from the first slice it stores to the last.
+        segments: of a SEG, the numbers or labels of the wanted segments; None reads all.
 
     Returns:
-        Volume of uint8 (uint16 if a label exceeds 255), (1, z, y, x) in the canonical orientation.
+        Volume of uint8 (uint16 if a label exceeds 255), (1, z, y, x) in the canonical orientation. Values of a SEG are
+        its segment numbers; `source.header["names"]` has their labels.
 
     Raises:
-        BadFile: as `read`; also several channels, or values that are no labels (fractions, negative, too large),
-            as interpolation and lossy pictures leave them.
+        BadFile: as `read`; also several channels, segments that overlap, or values that are no labels (fractions,
+            negative, too large), as interpolation and lossy pictures leave them.
+        BadInput: `segments` of something else, or segments that are not there.
+        MissingExtra: a SEG, and highdicom is not installed.
     """
     path = Path(path)
+    if holds_segmentation(path):
+        volume = read_segment_labels(path, segments).canonical()
+        return volume.like(np.ascontiguousarray(volume.array))
+    if segments is not None:
+        raise BadInput(f"{path} is no DICOM segmentation; only these have segments to choose from.")
     volume = _read_stored(path, None).canonical()
     if volume.source is not None and volume.source.format == "jpeg":
         raise BadFile(path, "is a JPEG, which smears labels at every edge", "Export the labels again as PNG or NIfTI.")
@@ -65,7 +82,50 @@ def read_labels(path: str | PathLike[str]) -> Volume:
             f"has {volume.channels} channels where labels have one",
             "Give labels as one integer per voxel; overlapping structures need one file each.",
         )
-    return volume.like(_whole_numbers(path, volume))
+    return volume.like(whole_numbers(volume.array, path))
+
+
+def holds_segmentation(path: Path) -> bool:
+    """Whether a path is a DICOM segmentation (SEG), or a folder with one."""
+    if path.is_dir():
+        return holds_dicom(path) and bool(find_segmentations(path))
+    return sniff(path)[0] == "dicom" and is_segmentation(path)
+
+
+def whole_numbers(array: NDArray[Any], what: str | PathLike[str] = "the array") -> NDArray[Any]:
+    """Label values in the smallest type that holds them; an array of that type already is returned as it is.
+
+    Args:
+        array: (..., z, y, x) of any number type.
+        what: file or other name, for messages.
+
+    Returns:
+        uint8, or uint16 if a value exceeds 255; contiguous.
+
+    Raises:
+        BadFile: fractions, values below 0 or above 65535, or that are not finite.
+    """
+    array = array.view(np.uint8) if array.dtype == bool else array
+    low, high = (float(v) for v in (array.min(), array.max()))
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise BadFile(what, "has labels that are not finite numbers", "Write the labels again as integers.")
+    if round(low) < 0 or round(high) > np.iinfo(np.uint16).max:
+        raise BadFile(
+            what,
+            f"is no label map: its values run from {low:.6g} to {high:.6g}",
+            "Labels are whole numbers from 0 to 65535; check whether image and labels are exchanged.",
+        )
+    smallest = np.uint8 if round(high) <= np.iinfo(np.uint8).max else np.uint16
+    if array.dtype.kind != "f":
+        return np.ascontiguousarray(array, dtype=smallest)
+    labels = np.empty(array.shape, smallest)
+    for index in np.ndindex(array.shape[:-2]):  # slice by slice: floats of a whole scan are not copied
+        rounded = np.rint(array[index])
+        off = np.abs(array[index] - rounded) > LABEL_TOLERANCE
+        if off.any():
+            raise _fractions(what, array)
+        labels[index] = rounded
+    return labels
 
 
 def read_grid(path: str | PathLike[str]) -> Grid:
@@ -144,27 +204,11 @@ def _read_folder(path: Path, series: str | None) -> Volume:
     )
 
 
-def _whole_numbers(path: Path, volume: Volume) -> np.ndarray:
-    array = volume.array
-    if array.dtype.kind == "f":
-        if not np.isfinite(array).all():
-            raise BadFile(path, "has labels that are not finite numbers", "Write the labels again as integers.")
-        rounded = np.rint(array)
-        off = np.abs(array - rounded) > LABEL_TOLERANCE
-        if off.any():
-            example = float(array[off][0])
-            raise BadFile(
-                path,
-                f"is no label map: {off.sum()} voxels hold fractions such as {example:.4g}",
-                "Labels were interpolated, or this is an image in the place of labels; resample labels with"
-                " nearest neighbour, or exchange the files.",
-            )
-        array = rounded
-    low, high = int(array.min()), int(array.max())
-    if low < 0 or high > np.iinfo(np.uint16).max:
-        raise BadFile(
-            path,
-            f"is no label map: its values run from {low} to {high}",
-            "Labels are whole numbers from 0 to 65535; check whether image and labels are exchanged.",
-        )
-    return np.ascontiguousarray(array, dtype=np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16)
+def _fractions(what: str | PathLike[str], array: NDArray[Any]) -> BadFile:
+    off = np.abs(array - np.rint(array)) > LABEL_TOLERANCE
+    return BadFile(
+        what,
+        f"is no label map: {off.sum()} voxels hold fractions such as {float(array[off][0]):.4g}",
+        "Labels were interpolated, or this is an image in the place of labels; resample labels with"
+        " nearest neighbour, or exchange the files.",
+    )

@@ -36,6 +36,7 @@ SAME_PLACE_MM = 1e-3
 
 _NOT_IMAGES = {
     "1.2.840.10008.5.1.4.1.1.66.4": "a DICOM segmentation (SEG)",
+    "1.2.840.10008.5.1.4.1.1.66.7": "a DICOM segmentation (SEG)",
     "1.2.840.10008.5.1.4.1.1.481.3": "a set of DICOM contours (RTSTRUCT)",
     "1.2.840.10008.5.1.4.1.1.481.2": "a radiation dose (RTDOSE)",
     "1.2.840.10008.5.1.4.1.1.88.11": "a DICOM structured report",
@@ -99,11 +100,9 @@ def find_series(folder: Path) -> list[Series]:
         BadFile: a file called .dcm is damaged, or an image lacks what places it in the patient.
     """
     headers: dict[tuple[Path, str], list[tuple[Path, Header]]] = {}
-    for file in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
-        header = _header(file)
-        if header is not None and str(header.get("SOPClassUID", "")) not in _NOT_IMAGES and "Rows" in header:
-            uid = str(header.get("SeriesInstanceUID", ""))
-            headers.setdefault((file.parent, uid), []).append((file, header))
+    for file, header in _images(folder):
+        uid = str(header.get("SeriesInstanceUID", ""))
+        headers.setdefault((file.parent, uid), []).append((file, header))
     return [_series(uid, members) for (_, uid), members in headers.items()]
 
 
@@ -131,15 +130,50 @@ def read_series(path: Path, series: str | None = None) -> Volume:
     return Volume(array, grid, Source(grid, path, "dicom", header=header))
 
 
+def series_grid(folder: Path, uid: str) -> Grid | None:
+    """The grid of the series of that UID in a folder and its subfolders; None when it is not there.
+
+    Raises:
+        BadFile: the series is no regular volume.
+    """
+    members = [(file, header) for file, header in _images(folder) if header.get("SeriesInstanceUID") == uid]
+    if not members:
+        return None
+    series = _series(uid, members)
+    return _grid(folder, series, _sorted(folder, series))
+
+
 def holds_dicom(folder: Path) -> bool:
     """Whether a folder or one of its subfolders holds a DICOM file; stops at the first."""
-    files = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    return any(_has_preamble(file) or file.suffix.lower() == ".dcm" for file in files)
+    return any(is_dicom(p) for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
 
 
-def _has_preamble(file: Path) -> bool:
+def is_dicom(file: Path) -> bool:
+    """Whether a file is DICOM by its preamble, or at least by its name."""
     with file.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+        return stream.read(132)[128:] == b"DICM" or file.suffix.lower() == ".dcm"
+
+
+def is_image(file: Path) -> bool:
+    """Whether a DICOM file holds pixels of a scan, rather than a segmentation, contours or a report.
+
+    Raises:
+        BadFile: damaged.
+    """
+    header = _header(file)
+    return header is not None and _shows_scan(header)
+
+
+def _images(folder: Path) -> Iterable[tuple[Path, Header]]:
+    """The files of a folder and its subfolders that hold DICOM images, with their headers."""
+    for file in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
+        header = _header(file)
+        if header is not None and _shows_scan(header):
+            yield file, header
+
+
+def _shows_scan(header: Header) -> bool:
+    return str(header.get("SOPClassUID", "")) not in _NOT_IMAGES and "Rows" in header
 
 
 def _header(file: Path) -> Header | None:
@@ -147,11 +181,11 @@ def _header(file: Path) -> Header | None:
     import pydicom
 
     try:
-        return _quietly(pydicom.dcmread, file, stop_before_pixels=True)
+        return quietly(pydicom.dcmread, file, stop_before_pixels=True)
     except pydicom.errors.InvalidDicomError:
         if file.suffix.lower() != ".dcm":
             return None
-        forced = _quietly(pydicom.dcmread, file, stop_before_pixels=True, force=True)  # without the 128-byte preamble
+        forced = quietly(pydicom.dcmread, file, stop_before_pixels=True, force=True)  # without the 128-byte preamble
         if "SOPClassUID" in forced:
             return forced
         raise BadFile(file, "is called .dcm but holds no DICOM data", "Copy it again or remove it.") from None
@@ -159,7 +193,7 @@ def _header(file: Path) -> Header | None:
         raise BadFile(file, f"is damaged DICOM ({error})", "Copy it from the archive again.") from error
 
 
-def _quietly(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+def quietly(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
     """Call without the library's warnings about values that stray from the standard; what matters is checked here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -173,7 +207,7 @@ def _single(file: Path) -> Series:
         raise BadFile(
             file,
             f"is {what or 'a DICOM object without an image'}, not an image series",
-            "Name the folder of the image series; convert segmentations and contours to NIfTI first.",
+            "Name the folder of the image series; segmentations are read with read_labels, contours need converting.",
         )
     return _series(str(header.get("SeriesInstanceUID", "")), [(file, header)])
 
@@ -347,8 +381,8 @@ def _stored(file: Path) -> NDArray[Any]:
     import pydicom
 
     try:
-        header = _quietly(pydicom.dcmread, file, force=True)
-        pixels: NDArray[Any] = _quietly(getattr, header, "pixel_array")
+        header = quietly(pydicom.dcmread, file, force=True)
+        pixels: NDArray[Any] = quietly(getattr, header, "pixel_array")
     except RuntimeError as error:
         if "missing dependencies" in str(error) or "plugin" in str(error):
             raise MissingExtra("python-gdcm", "dicom", f"Reading {file} (compressed pixels)") from None

@@ -48,6 +48,26 @@ def read_itk(path: Path, kind: str) -> Volume:
     return Volume(array, grid, Source(grid, path, kind))
 
 
+def itk_names(path: Path, kind: str) -> dict[str, tuple[int, ...]]:
+    """Label name to value from the header of a segmentation that 3D Slicer wrote (.seg.nrrd)."""
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(_IO[kind])
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return {}  # reading the voxels says what is wrong
+    fields = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+    names: dict[str, tuple[int, ...]] = {}
+    for key in sorted(fields):
+        value = fields.get(f"{key.removesuffix('_Name')}_LabelValue", "")
+        if key.startswith("Segment") and key.endswith("_Name") and value.strip().isdigit():
+            names[fields[key]] = (*names.get(fields[key], ()), int(value))
+    return names
+
+
 def write_itk(volume: Volume, path: Path) -> None:
     """Write .nrrd or .mha, compressed, on the volume's own grid; several channels become vector components."""
     import SimpleITK as sitk

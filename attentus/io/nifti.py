@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 _TO_MM = {"meter": 1000.0, "micron": 0.001}
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _XYZ_TO_ZYX = np.eye(4)[[2, 1, 0, 3]]
+
+_LABEL_ENTRY = re.compile(r'<Label\s[^>]*?Key="(\d+)"[^>]*>\s*(?:<!\[CDATA\[)?([^<\]]+)')
+"""An entry of the label table, XML that is read as text so that a file from elsewhere cannot make a parser do more."""
 
 _GEOMETRY_FIELDS = (
     *("pixdim", "qform_code", "sform_code", "xyzt_units"),
@@ -46,6 +50,18 @@ def nifti_grid(path: Path, *, compressed: bool) -> Grid:
     """The grid as stored, from the header alone."""
     with _opened(path, compressed) as image:
         return _grid(path, (*image.shape, 1, 1)[:3], image)
+
+
+def nifti_names(path: Path, *, compressed: bool) -> dict[str, tuple[int, ...]]:
+    """Label name to value from the table that Connectome Workbench and TotalSegmentator put behind the header."""
+    names: dict[str, tuple[int, ...]] = {}
+    with _opened(path, compressed) as image:
+        for extension in image.header.extensions:
+            content = extension.get_content()
+            text = content.decode("utf-8", "replace") if isinstance(content, bytes) else str(content)
+            for value, name in _LABEL_ENTRY.findall(text):
+                names[name.strip()] = (*names.get(name.strip(), ()), int(value))
+    return names
 
 
 @contextmanager

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PACKAGES = (
     *("attentus", "torch", "lightning", "numpy", "scipy", "nibabel", "SimpleITK", "pydicom", "pydantic", "safetensors"),
-    *("python-gdcm", "tensorboard", "matplotlib", "jinja2", "typer", "rich"),
+    *("python-gdcm", "highdicom", "tensorboard", "matplotlib", "jinja2", "typer", "rich"),
 )
 
 
