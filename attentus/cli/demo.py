@@ -31,7 +31,8 @@ def demo(
     from attentus.data.phantom import write_dataset
     from attentus.infer.cohort import find_scans, predict_cohort
     from attentus.metrics import PRESETS
-    from attentus.metrics.scoring import label_files, match_files, score_files
+    from attentus.metrics.cohorts import Cohort, find_cases, match_cases
+    from attentus.metrics.scoring import score_files
     from attentus.recipes import Recipe
     from attentus.report import write_report
     from attentus.train import fit
@@ -46,7 +47,8 @@ def demo(
     done = predict_cohort(
         model, find_scans(out / "unseen" / "imagesTr", out / "predictions"), overwrite=True, progress=shown
     )
-    pairs, _ = match_files(label_files(out / "predictions"), {case.id: case.label for case in unseen if case.label})
+    truth = Cohort({case.id: case.label for case in unseen if case.label})
+    pairs, _ = match_cases(find_cases(out / "predictions"), truth)
     scores = score_files(pairs, unseen.labels, PRESETS["default"], progress=shown)
     report = write_report(out / "run", out / "report.html", overwrite=True, progress=shown)
     took = time.monotonic() - started

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attentus.cli.options import Json, Overwrite, numbers
-from attentus.cli.show import failures, progress, show_scores
+from attentus.cli.show import failures, progress, show_scores, unfound
 
 if TYPE_CHECKING:
     from attentus.metrics import Preset
@@ -18,13 +19,27 @@ if TYPE_CHECKING:
 
 
 def score(
-    prediction: Annotated[Path, typer.Argument(metavar="PRED", help="Label file, or folder of label files.")],
+    predictions: Annotated[
+        list[str],
+        typer.Argument(metavar="PRED...", help="Label file, or folder of cases; several are scored one by one."),
+    ],
     reference: Annotated[Path, typer.Argument(metavar="REF", help="The same, or a dataset with labels.")],
     label: Annotated[
         list[str],
-        typer.Option("--label", metavar="NAME=VALUE", help="Structure and value: liver=1, kidneys=2+3, all=any."),
+        typer.Option(
+            "--label",
+            metavar="NAME=VALUE",
+            help="Structure and value: liver=1, kidneys=2+3, all=any, or prediction and reference: liver=1:255."
+            " Names of labels may stand for values.",
+        ),
     ] = [],  # noqa: B006 - Typer copies it
-    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write .csv or .json here.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE", help="Write .csv or .json here; for several PRED a folder."),
+    ] = None,
+    resample: Annotated[
+        bool, typer.Option("--resample", help="Bring predictions on other grids onto the reference's.")
+    ] = False,
     stack: Annotated[bool, typer.Option("--stack", help="Folders of pictures are the slices of one volume.")] = False,
     spacing: Annotated[str | None, typer.Option(metavar="Z,Y,X", help="Voxel size of pictures, mm.")] = None,
     preset: Annotated[
@@ -51,78 +66,121 @@ def score(
 ) -> None:
     """Measure segmentations, anyone's: Dice, IoU, precision, recall, volume, HD95, ASSD and more, per case and label.
 
-    Files of two folders are matched by name. Cases without a partner, on another grid or unreadable are listed, and
-    the rest is scored (exit code 1). Options given beside a preset go first.
+    Cases of two folders are matched by name, labels by name where both sides name them. Cases without a partner, on
+    another grid or unreadable are listed, and the rest is scored (exit code 1). Several PRED may be given names:
+    NAME=PRED. Options given beside a preset go first.
 
     Example: attentus score predictions/ labels/ --label liver=1+2 --label tumour=2 --lesions tumour -o scores.csv
     """
     from attentus.io.atomic import write_text
-    from attentus.metrics import to_csv, to_json
+    from attentus.metrics import score as measure
+    from attentus.metrics import to_csv
+
+    conventions = {"empty": empty, "border": border, "connectivity": connectivity, "hd95": hd95, "matching": matching}
+    chosen = _preset(preset, conventions).but(metrics=metric, lesions=lesions, organ=organ)
+    how = {"labels": _labels(label), "spacing": numbers(spacing, "--spacing"), "preset": chosen, "resample": resample}
+    files = _results(_called(predictions), out)
+    truth = _side(reference, stack)
+    texts, code = {}, 0
+    for name, (path, file) in files.items():
+        scores = measure(_volume(path) if stack else path, truth, progress=progress(), **how)  # type: ignore[arg-type]
+        texts[name] = _text(scores, prediction=str(path), reference=str(reference))
+        if file:
+            write_text(file, to_csv(scores) if file.suffix == ".csv" else texts[name], overwrite=overwrite)
+        if not json:
+            title = f"{name}: {len(scores.cases)} case(s)" if len(files) > 1 else f"{len(scores.cases)} case(s)"
+            show_scores(scores, title, each=len(scores.cases) <= 20)
+        code = max(code, failures(scores.failures, name if len(files) > 1 else ""))
+        if left_out := scores.rules.get("not scored"):
+            print(f"warning: not scored, because only one side names it: {left_out}", file=sys.stderr)
+    if json:
+        together = ",\n".join(f"{jsonlib.dumps(name)}: {text}" for name, text in texts.items())
+        print(f'{{"methods": {{\n{together}\n}}}}' if len(files) > 1 else next(iter(texts.values())))
+    raise typer.Exit(code)
+
+
+def _preset(name: str, conventions: dict[str, Any]) -> Preset:
+    """A preset with the conventions that were given instead of its own."""
     from attentus.metrics.presets import preset_named
 
-    chosen = preset_named(preset)
-    named: dict[str, Any] = {
-        "empty": empty,
-        "border": border,
-        "connectivity": connectivity,
-        "hd95": hd95,
-        "matching": matching,
-    }
-    rules = replace(chosen.rules, **{rule: choice for rule, choice in named.items() if choice is not None})
-    how = chosen.but(rules=rules, metrics=metric, lesions=lesions, organ=organ)
-    sizes = numbers(spacing, "--spacing")
-    labels = _labels(label) or _names(prediction, reference)
-    scores = _measure(prediction, reference, stack, labels=labels, spacing=sizes, how=how)
-    text = to_json(scores, prediction=str(prediction), reference=str(reference))
-    if out:
-        write_text(out, to_csv(scores) if out.suffix == ".csv" else text, overwrite=overwrite)
-    if json:
-        print(text)
-    else:
-        show_scores(scores, f"{len(scores.cases)} case(s)", each=len(scores.cases) <= 20)
-    raise typer.Exit(failures(scores.failures))
+    chosen = preset_named(name)
+    given = {rule: choice for rule, choice in conventions.items() if choice is not None}
+    return chosen.but(rules=replace(chosen.rules, **given))
 
 
-def _measure(prediction: Path, reference: Path, stack: bool, *, how: Preset, **options: Any) -> Scores:
-    from attentus import io
+def _called(predictions: list[str]) -> dict[str, Path]:
+    """Name to path: as written before "=", or the name of the file or folder."""
+    from attentus.errors import BadInput
+    from attentus.io.sniff import stem
+
+    paths: dict[str, Path] = {}
+    for text in predictions:
+        given, equals, rest = text.partition("=")
+        named = bool(equals) and not Path(text).exists()
+        path = Path(rest if named else text)
+        name = given if named else stem(path.resolve())
+        if name in paths or not name or Path(name).name != name:
+            raise BadInput(f"'{text}' has no name of its own among the predictions; write for example mine={path}.")
+        paths[name] = path
+    return paths
+
+
+def _results(paths: dict[str, Path], out: Path | None) -> dict[str, tuple[Path, Path | None]]:
+    """Name to prediction and the file for its scores: `out`, or one in it where there are several."""
+    from attentus.errors import BadInput
+
+    if out is None or len(paths) == 1:
+        return {name: (path, out) for name, path in paths.items()}
+    if out.suffix in (".csv", ".json"):
+        raise BadInput(f"{out} is one file, but there are {len(paths)} predictions: name a folder, -o {out.stem}.")
+    return {name: (path, out / f"{name}.json") for name, path in paths.items()}
+
+
+def _text(scores: Scores, **facts: str) -> str:
+    """JSON that counts and names cases beside every mean."""
+    from attentus.metrics import to_json
+
+    counts = {"scored": len(scores.cases), "failed": len(scores.failures)}
+    return to_json(scores, **facts, cases=counts, missed=unfound(scores), false_alarms=unfound(scores, alarms=True))
+
+
+def _side(reference: Path, stack: bool) -> Any:
+    """What is scored against; a dataset gives its label files and their names."""
     from attentus.data import Dataset
-    from attentus.metrics import score as measure
-    from attentus.metrics.scoring import label_files, match_files, score_files
+    from attentus.io.sniff import READABLE_ENDINGS, ending
+    from attentus.metrics.cohorts import Cohort
 
     if stack:
-        return measure(io.read_labels(prediction), io.read_labels(reference), preset=how, **options)
-    if _is_dataset(reference):
-        truth = {case.id: case.label for case in Dataset.open(reference) if case.label}
-        pairs, alone = match_files(label_files(prediction), truth)
-        scores = score_files(pairs, options["labels"], how, spacing=options["spacing"], progress=progress())
-        return replace(scores, failures={**alone, **scores.failures})
-    return measure(prediction, reference, preset=how, progress=progress(), **options)
+        return _volume(reference)
+    listed = reference / "dataset.json"  # lies beside the labels themselves in folders nnU-Net writes
+    lists = listed.is_file() and not any(ending(p) in READABLE_ENDINGS for p in reference.iterdir())
+    if reference.suffix not in (".yaml", ".yml") and not lists and not (reference / "dataset.yaml").is_file():
+        return reference
+    dataset = Dataset.open(reference)
+    names: dict[str, tuple[int, ...]] = {name: (value,) for name, value in (dataset.declared_labels or {}).items()}
+    return Cohort({case.id: case.label for case in dataset if case.label}, names or None)
+
+
+def _volume(folder: Path) -> Any:
+    from attentus import io
+
+    return io.read_labels(folder)
 
 
 def _labels(texts: list[str]) -> dict[str, Any] | None:
-    """NAME=VALUE, NAME=VALUE+VALUE or NAME=any."""
+    """NAME=VALUES or NAME=VALUES:VALUES, for prediction and reference; VALUES are numbers or names, joined by +."""
     from attentus.errors import BadInput
+    from attentus.metrics import Sides
 
     labels: dict[str, Any] = {}
     for text in texts:
-        name, _, value = text.partition("=")
-        parts = value.split("+")
-        if not name or not (value == "any" or all(part.isdigit() for part in parts)):
-            raise BadInput(f"'{text}' names no label: write for example liver=1, kidneys=2+3 or everything=any.")
-        labels[name] = "any" if value == "any" else tuple(int(part) for part in parts)
+        name, _, values = text.partition("=")
+        sides = [[part.strip() for part in side.split("+")] for side in values.split(":")]
+        if not name or len(sides) > 2 or not all(part for side in sides for part in side):
+            raise BadInput(
+                f"'{text}' names no label: write for example liver=1, kidneys=2+3, everything=any, or liver=1:255 where"
+                " the prediction holds 1 and the reference 255."
+            )
+        found = ["any" if side == ["any"] else tuple(int(p) if p.isdigit() else p for p in side) for side in sides]
+        labels[name] = Sides(found[0], found[-1])
     return labels or None
-
-
-def _names(prediction: Path, reference: Path) -> dict[str, int] | None:
-    """Names of labels, as the reference's dataset or the prediction's labels.json give them."""
-    from attentus.data import Dataset
-
-    for place in (reference, reference.parent):
-        if _is_dataset(place):
-            return dict(Dataset.open(place).labels)
-    file = (prediction if prediction.is_dir() else prediction.parent) / "labels.json"
-    return dict(jsonlib.loads(file.read_text(encoding="utf-8"))["labels"]) if file.is_file() else None
-
-
-def _is_dataset(path: Path) -> bool:
-    return path.suffix in (".yaml", ".yml") or any((path / name).is_file() for name in ("dataset.json", "dataset.yaml"))

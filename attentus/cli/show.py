@@ -67,7 +67,8 @@ def show_scores(scores: Scores, title: str, *, each: bool = False) -> None:
     rows = []
     for found in detections(scores):
         cells = [_mean(summaries.get((found.structure, metric))) for metric in shown]
-        rows.append([found.structure, *cells, f"{found.scored}/{found.missed}/{found.false_alarm}"])
+        counts = (found.scored, found.missed, found.false_alarm, len(scores.failures))
+        rows.append([found.structure, *cells, "/".join(map(str, counts))])
     columns = [metric.replace("_", " ") for metric in shown]
     if each:
         lines = [
@@ -77,13 +78,26 @@ def show_scores(scores: Scores, title: str, *, each: bool = False) -> None:
             for values in [{row.metric: row.value for row in scores.select(case=case, structure=structure)}]
         ]
         table(["case", *columns], lines)
-    table(["structure", *columns, "scored/missed/false"], rows, f"{title}, mean ± SD")
+    table(["structure", *columns, "scored/missed/false/failed"], rows, f"{title}, mean ± SD")
+    for kind, where in (("missed", unfound(scores)), ("false alarm", unfound(scores, alarms=True))):
+        for structure, cases in where.items():
+            print(f"{kind}: {structure} in {', '.join(cases)}")
     whole = [
         [row.structure, row.metric.replace("_", " "), f"{row.value:.4g} {row.unit}".strip()] for row in pooled(scores)
     ]
     if whole and len(scores.cases) > 1:
         table(["structure", "over all cases", ""], whole)
     print("rules: " + ", ".join(f"{name} {choice}" for name, choice in scores.rules.items()))
+
+
+def unfound(scores: Scores, *, alarms: bool = False) -> dict[str, list[str]]:
+    """Structure to the cases in which it was missed or, with `alarms`, found where there is none."""
+    note = "empty_reference" if alarms else "empty_prediction"
+    found: dict[str, list[str]] = {}
+    for row in scores:
+        if row.note == note and row.case not in found.setdefault(row.structure, []):
+            found[row.structure].append(row.case)
+    return found
 
 
 def _columns(scores: Scores) -> list[str]:
@@ -122,10 +136,10 @@ def _mean(summary: Summary | None) -> str:
     return f"{text} ({summary.n} of {summary.n + left_out})" if left_out else text
 
 
-def failures(failed: Mapping[str, str]) -> int:
-    """List failed cases on stderr; the exit code that goes with them."""
+def failures(failed: Mapping[str, str], of: str = "") -> int:
+    """List failed cases (of one among several) on stderr; the exit code that goes with them."""
     for case, message in failed.items():
-        print(f"failed: {case}: {message}", file=sys.stderr)
+        print(f"failed: {of and f'{of}: '}{case}: {message}", file=sys.stderr)
     return 1 if failed else 0
 
 

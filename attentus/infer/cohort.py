@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attentus import io
+from attentus.data.resolve import values_in
 from attentus.errors import AttentusError, BadFile
 from attentus.io.atomic import write_text
 from attentus.io.dicom import find_series, holds_dicom
@@ -95,6 +96,8 @@ def predict_cohort(
 ) -> dict[str, Done | str]:
     """Predict scans one by one and write their labels, and labels.json, which names them, beside them.
 
+    A region that holds others is named with all their values.
+
     Args:
         model: whose labels are written.
         scans: see `find_scans`.
@@ -122,7 +125,8 @@ def predict_cohort(
         except AttentusError as error:
             done[scan.name] = str(error)
     for folder in {scan.result.parent for scan in scans if isinstance(done[scan.name], Done)}:
-        write_text(folder / "labels.json", json.dumps({"model": model.recipe.name, "labels": model.names}, indent=1))
+        labels = {name: v[0] if len(v) == 1 else list(v) for name, v in values_in(model.recipe).items()}
+        write_text(folder / "labels.json", json.dumps({"model": model.recipe.name, "labels": labels}, indent=1))
     return done
 
 

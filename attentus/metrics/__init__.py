@@ -12,7 +12,8 @@ from attentus.metrics.pair import METRICS, STANDARD, Pair
 from attentus.metrics.pooled import Pooled, pooled
 from attentus.metrics.presets import PRESETS, Preset
 from attentus.metrics.rules import DEFAULT, Rules
-from attentus.metrics.scoring import score
+from attentus.metrics.scoring import score, score_many
+from attentus.metrics.structures import Sides
 from attentus.metrics.summary import Summary, summarise, to_csv, to_json
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ __all__ = [
     "Pooled",
     "Preset",
     "Rules",
+    "Sides",
     "Summary",
     "assd",
     "dice",
@@ -48,6 +50,7 @@ __all__ = [
     "rvd",
     "s2s",
     "score",
+    "score_many",
     "specificity",
     "summarise",
     "to_csv",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attentus.metrics.pair import Pair, metric_named
-from attentus.metrics.presets import PRESETS, Preset, Values, check_values
+from attentus.metrics.presets import PRESETS, Preset, check_values
 from attentus.metrics.rules import LITS_MISSED
 from attentus.metrics.surface import around
 from attentus.types import Score
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from attentus.metrics.structures import Values
     from attentus.types import Volume
 
-    Boxes = dict[int, tuple[slice, ...]]
+    Box = tuple[slice, slice, slice]
+    Boxes = dict[int, Box]
 
 BURDEN = ("burden", "reference_burden")
 """Share of an organ that its lesions take, lesions included in the organ: in the prediction, in the reference."""
@@ -97,23 +99,24 @@ def boxes_of(labels: NDArray[Any]) -> Boxes:
     window = _used(labels)
     if not labels[window].size:
         return {}
-    found = enumerate(find_objects(np.asarray(labels[window])), start=1)
-    return {
-        value: tuple(slice(w.start + b.start, w.start + b.stop) for w, b in zip(window, box, strict=True))
-        for value, box in found
-        if box is not None
-    }
+    found = {}
+    for value, box in enumerate(find_objects(np.asarray(labels[window])), start=1):
+        if box is not None:
+            z, y, x = (slice(w.start + b.start, w.start + b.stop) for w, b in zip(window, box, strict=True))
+            found[value] = (z, y, x)
+    return found
 
 
-def _used(labels: NDArray[Any]) -> tuple[slice, ...]:
-    """Box of the voxels that are not 0, along z, then y, then x; empty if there is none."""
+def _used(labels: NDArray[Any]) -> Box:
+    """Box of the voxels that are not 0; empty if there is none."""
     columns = labels.max(axis=2)
-    window = []
-    for profile in (columns.max(axis=1), columns.max(axis=0)):
-        used = np.flatnonzero(profile)
-        window.append(slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 0))
-    used = np.flatnonzero(labels[tuple(window)].max(axis=(0, 1), initial=0))
-    return (*window, slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 0))
+    z, y = _span(columns.max(axis=1)), _span(columns.max(axis=0))
+    return z, y, _span(labels[z, y].max(axis=(0, 1), initial=0))
+
+
+def _span(profile: NDArray[Any]) -> slice:
+    used = np.flatnonzero(profile)
+    return slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 0)
 
 
 def _belongs(value: int, values: Values) -> bool:

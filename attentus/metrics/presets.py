@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from attentus.errors import BadInput, UnknownName
 from attentus.metrics.pair import DETECTED, DETECTION, LESIONWISE, STANDARD, metric_named
@@ -12,8 +12,7 @@ from attentus.metrics.rules import DEFAULT, Rules
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-Values = int | tuple[int, ...] | Literal["any"]
-"""Which voxels form a structure: those of one value, of several, or all that are not 0."""
+    from attentus.metrics.structures import Values
 
 COUNTS = ("true_positive", "false_positive", "false_negative")
 """Voxel counts, from which scores over all cases together (global Dice) follow."""

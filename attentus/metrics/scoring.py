@@ -6,16 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from attentus import io
-from attentus.errors import AttentusError, BadFile, BadInput
-from attentus.io.dicom import holds_dicom
-from attentus.io.sniff import READABLE_ENDINGS, ending, stem
+from attentus.errors import AttentusError
+from attentus.io.sniff import stem
 from attentus.metrics.case import score_volumes
-from attentus.metrics.presets import Preset, Values, preset_named
+from attentus.metrics.cohorts import Cohort, is_cohort, pair_up
+from attentus.metrics.inputs import Comparison
+from attentus.metrics.presets import Preset, preset_named
 from attentus.progress import Progress, Silent, track
-from attentus.types import Grid, Score, Scores, Volume
+from attentus.types import Score, Scores, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,61 +22,92 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from attentus.metrics.rules import Rules
+    from attentus.metrics.structures import Labels, Names
+
+    Thing = NDArray[Any] | Volume | str | PathLike[str] | Cohort | Mapping[str, Path]
 
 
 def score(
-    prediction: NDArray[Any] | Volume | str | PathLike[str],
-    reference: NDArray[Any] | Volume | str | PathLike[str],
+    prediction: Thing,
+    reference: Thing,
     *,
-    labels: Mapping[str, Values] | None = None,
+    labels: Labels | None = None,
     spacing: Sequence[float] | None = None,
     preset: Preset | str = "default",
     rules: Rules | None = None,
     metrics: Sequence[str] = (),
     lesions: Sequence[str] = (),
     organ: str = "",
+    resample: bool = False,
     progress: Progress | None = None,
 ) -> Scores:
     """Measure one prediction, or a folder of them.
 
     Args:
-        prediction: label array (z, y, x), Volume, file, or folder of files.
-        reference: the same kind of thing; files of two folders are matched by name without ending.
-        labels: structure to label value, e.g. {"liver": 1, "tumour": 2, "kidneys": (3, 4), "everything": "any"}.
-            None scores every value found, named "label 1", "label 2", ...
+        prediction: label array (z, y, x), Volume, file (NIfTI, NRRD, MHA, DICOM SEG, PNG), folder of one case (one
+            file per structure, or a SEG), folder of cases (a file or folder each), or mapping of case id to path.
+        reference: the same kind of thing; cases of two folders are matched by name, see `cohorts.match_cases`.
+        labels: structure to label value, e.g. {"liver": 1, "tumour": 2, "kidneys": (3, 4), "everything": "any"};
+            where the two sides count differently {"liver": Sides(prediction=1, reference=255)}, or a pair of such
+            mappings, predictions first. Names of labels may stand for values where a side has them. None matches by
+            name what both sides name (see `attentus.io.names`), or else scores every value, as "label 1", ...
         spacing: (z, y, x) mm; needed for arrays, possible for pictures, which cannot say it themselves.
-        preset: metrics and conventions by name, see `PRESETS`; or one's own.
+        preset: metrics and conventions by name, see `PRESETS`, or one's own; it may prescribe labels, too.
         rules: conventions instead of the preset's.
         metrics: names instead of the preset's.
         lesions: structures whose pieces are to be found one by one, e.g. ["tumour"].
         organ: structure that holds them, for the tumour burden.
+        resample: bring predictions on other grids onto the reference's, taking the nearest label; `Scores.rules`
+            then lists the cases under "resampled". Otherwise another grid is an error.
         progress: shows the cases of a folder.
 
     Returns:
         Scores with one row per case, structure and metric. In a folder, cases without a partner and files that
-        cannot be scored are listed in `failures`, and the rest is scored.
+        cannot be scored are listed in `failures`, and the rest is scored. `Scores.rules` lists structures that only
+        one side names under "not scored".
 
     Raises:
-        BadInput: arrays without spacing, different shapes or grids, two things of different kinds.
+        BadInput: arrays without spacing, different grids, two things of different kinds, no label name on both sides.
         UnknownName: no such preset or metric.
     """
     chosen = preset_named(preset) if isinstance(preset, str) else preset
     how = chosen.but(rules=rules, metrics=metrics, lesions=lesions, organ=organ)
-    if _is_cohort(prediction) and _is_cohort(reference):
-        pairs, alone = match_files(label_files(Path(str(prediction))), label_files(Path(str(reference))))
-        scores = score_files(pairs, labels, how, spacing=spacing, progress=progress)
+    known = () if labels is None else labels[0] if isinstance(labels, tuple) else labels
+    if is_cohort(prediction, known) or is_cohort(reference, known):
+        pairs, alone, names = pair_up(prediction, reference, known)
+        scores = score_files(pairs, labels, how, names=names, spacing=spacing, resample=resample, progress=progress)
         return replace(scores, failures={**alone, **scores.failures})
-    name = stem(prediction) if isinstance(prediction, str | Path) else "case"
-    volumes = _as_labels(prediction, spacing), _as_labels(reference, spacing)
-    return Scores(tuple(score_volumes(name, *volumes, labels, how)), how.describe())
+    case = stem(prediction) if isinstance(prediction, str | Path) else "case"
+    sides = Comparison.of({case: (prediction, reference)}, labels or how.labels, spacing=spacing, resample=resample)
+    rows = _rows(case, sides, (prediction, reference), labels, how)
+    return Scores(tuple(rows), {**how.describe(), **sides.remarks()})
+
+
+def score_many(predictions: Mapping[str, Thing], reference: Thing, **options: Any) -> dict[str, Scores]:
+    """Measure several predictions, e.g. of several methods, against one reference.
+
+    Args:
+        predictions: name to prediction.
+        reference: see `score`.
+        **options: of `score`.
+
+    Returns:
+        Name to Scores.
+
+    Raises:
+        BadInput: as `score`.
+    """
+    return {name: score(prediction, reference, **options) for name, prediction in predictions.items()}
 
 
 def score_files(
-    pairs: Mapping[str, tuple[Path, Path]],
-    labels: Mapping[str, Values] | None,
+    pairs: Mapping[str, tuple[Any, Any]],
+    labels: Labels | None,
     how: Preset,
     *,
+    names: tuple[Names | None, Names | None] = (None, None),
     spacing: Sequence[float] | None = None,
+    resample: bool = False,
     progress: Progress | None = None,
 ) -> Scores:
     """Score files case by case.
@@ -87,87 +116,29 @@ def score_files(
         pairs: case id to prediction and reference.
         labels: see `score`.
         how: metrics and conventions.
+        names: label names of all predictions and of all references; None looks for them in and beside the files.
         spacing: see `score`.
+        resample: see `score`.
         progress: shows the cases.
 
     Returns:
         Scores; cases that cannot be read or compared are in `failures`.
+
+    Raises:
+        BadInput: no label name is on both sides, or one was asked for that a side does not have.
     """
+    sides = Comparison.of(pairs, labels or how.labels, names, spacing=spacing, resample=resample)
     rows: list[Score] = []
     failures: dict[str, str] = {}
     for case, files in track(progress or Silent(), "scoring", list(pairs.items())):
         try:
-            prediction, reference = (_as_labels(file, spacing) for file in files)
-            rows += score_volumes(case, prediction, reference, labels, how)
+            rows += _rows(case, sides, files, labels, how)
         except AttentusError as error:
             failures[case] = str(error)
-    return Scores(tuple(rows), how.describe(), failures)
+    return Scores(tuple(rows), {**how.describe(), **sides.remarks()}, failures)
 
 
-def match_files(
-    predictions: Mapping[str, Path], references: Mapping[str, Path]
-) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
-    """Pair files by case id.
-
-    Returns:
-        Case id to (prediction, reference), and case id to a message for those without a partner.
-
-    Raises:
-        BadInput: no file has a partner.
-    """
-    pairs = {case: (predictions[case], references[case]) for case in predictions.keys() & references.keys()}
-    if not pairs:
-        raise BadInput(
-            f"None of {len(predictions)} prediction(s) has a reference of the same name among {len(references)}.\n"
-            "  Files are matched by name without ending: liver_3.nii.gz with liver_3.nrrd."
-        )
-    alone = dict.fromkeys(references.keys() - predictions.keys(), "there is no prediction of this case")
-    alone |= dict.fromkeys(predictions.keys() - references.keys(), "there is no reference of this case")
-    return dict(sorted(pairs.items())), dict(sorted(alone.items()))
-
-
-def label_files(folder: Path) -> dict[str, Path]:
-    """Case id (name without ending) to file, for every image file in a folder.
-
-    Raises:
-        BadFile: no such folder.
-    """
-    if not folder.is_dir():
-        raise BadFile(folder, "is no folder", "Name the folder that holds one label file per case.")
-    files = (p for p in sorted(folder.iterdir()) if ending(p) in READABLE_ENDINGS and not p.name.startswith("."))
-    return {stem(path): path for path in files}
-
-
-def _is_cohort(thing: object) -> bool:
-    """A folder of label files; a folder of DICOM files is one volume."""
-    return isinstance(thing, str | Path) and Path(thing).is_dir() and not holds_dicom(Path(thing))
-
-
-def _as_labels(thing: Any, spacing: Sequence[float] | None) -> Volume:
-    if isinstance(thing, Volume):
-        volume = thing.canonical()
-    elif isinstance(thing, str | Path):
-        volume = io.read_labels(thing)
-    else:
-        if spacing is None:
-            raise BadInput("Arrays carry no spacing: pass spacing=(z, y, x) in mm.")
-        return _from_array(np.asarray(thing), spacing)
-    if spacing is None:
-        return volume
-    if volume.source is None or volume.source.format not in ("pictures", "png", "jpeg", "tiff", "bmp"):
-        raise BadInput("spacing can only be given for arrays and pictures; this image says its own.")
-    return Volume(volume.array, Grid(volume.grid.shape, _triple(spacing)))
-
-
-def _from_array(array: NDArray[Any], spacing: Sequence[float]) -> Volume:
-    if array.dtype.kind not in "iub":
-        raise BadInput(f"Labels are whole numbers, got an array of {array.dtype}; threshold or round it first.")
-    if array.ndim == 2:
-        return Volume.from_array(array[None].astype(np.uint16), (1.0, *spacing))
-    return Volume.from_array(array.astype(np.uint16), spacing)
-
-
-def _triple(spacing: Sequence[float]) -> tuple[float, float, float]:
-    if len(spacing) != 3:
-        raise BadInput(f"Spacing is three numbers (z, y, x) in mm, got {tuple(spacing)}.")
-    return float(spacing[0]), float(spacing[1]), float(spacing[2])
+def _rows(case: str, sides: Comparison, pair: tuple[Any, Any], labels: Labels | None, how: Preset) -> list[Score]:
+    """One case; labels that only the preset prescribes are checked against what is there."""
+    prediction, reference, values = sides.read(case, *pair)
+    return score_volumes(case, prediction, reference, None if labels is None and how.labels else values, how)
