@@ -218,5 +218,6 @@ def components(mask: Mask, neighbours: Neighbours) -> Numbers:
     """
     import cc3d
 
-    numbered: Numbers = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=neighbours[mask.ndim])
+    bytes_ = np.ascontiguousarray(mask).view(np.uint8)  # of booleans, cc3d 4.1 refuses some a voxel wide
+    numbered: Numbers = cc3d.connected_components(bytes_, connectivity=neighbours[mask.ndim])
     return numbered
