@@ -72,7 +72,7 @@ def score(
 
     Example: attentus score predictions/ labels/ --label liver=1+2 --label tumour=2 --lesions tumour -o scores.csv
     """
-    from attentus.io.atomic import write_text
+    from attentus.io.atomic import require_free, write_text
     from attentus.metrics import score as measure
     from attentus.metrics import to_csv
 
@@ -80,6 +80,8 @@ def score(
     chosen = _preset(preset, conventions).but(metrics=metric, lesions=lesions, organ=organ)
     how = {"labels": _labels(label), "spacing": numbers(spacing, "--spacing"), "preset": chosen, "resample": resample}
     files = _results(_called(predictions), out)
+    for _, file in files.values():
+        require_free(file or "", overwrite=file is None or overwrite)
     truth = _side(reference, stack)
     texts, code = {}, 0
     for name, (path, file) in files.items():

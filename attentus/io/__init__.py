@@ -93,7 +93,7 @@ def holds_segmentation(path: Path) -> bool:
 
 
 def whole_numbers(array: NDArray[Any], what: str | PathLike[str] = "the array") -> NDArray[Any]:
-    """Label values in the smallest type that holds them; an array of that type already is returned as it is.
+    """Label values in the smallest type that holds them; not copied where they are in it, contiguous, already.
 
     Args:
         array: (..., z, y, x) of any number type.
@@ -110,6 +110,8 @@ def whole_numbers(array: NDArray[Any], what: str | PathLike[str] = "the array") 
     if not (np.isfinite(low) and np.isfinite(high)):
         raise BadFile(what, "has labels that are not finite numbers", "Write the labels again as integers.")
     if round(low) < 0 or round(high) > np.iinfo(np.uint16).max:
+        if _off(array).any():
+            raise _fractions(what, array)
         raise BadFile(
             what,
             f"is no label map: its values run from {low:.6g} to {high:.6g}",
@@ -120,11 +122,9 @@ def whole_numbers(array: NDArray[Any], what: str | PathLike[str] = "the array") 
         return np.ascontiguousarray(array, dtype=smallest)
     labels = np.empty(array.shape, smallest)
     for index in np.ndindex(array.shape[:-2]):  # slice by slice: floats of a whole scan are not copied
-        rounded = np.rint(array[index])
-        off = np.abs(array[index] - rounded) > LABEL_TOLERANCE
-        if off.any():
+        if _off(array[index]).any():
             raise _fractions(what, array)
-        labels[index] = rounded
+        labels[index] = np.rint(array[index])
     return labels
 
 
@@ -204,8 +204,14 @@ def _read_folder(path: Path, series: str | None) -> Volume:
     )
 
 
+def _off(array: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where values are no whole numbers."""
+    off: NDArray[np.bool_] = np.abs(array - np.rint(array)) > LABEL_TOLERANCE
+    return off
+
+
 def _fractions(what: str | PathLike[str], array: NDArray[Any]) -> BadFile:
-    off = np.abs(array - np.rint(array)) > LABEL_TOLERANCE
+    off = _off(array)
     return BadFile(
         what,
         f"is no label map: {off.sum()} voxels hold fractions such as {float(array[off][0]):.4g}",

@@ -27,8 +27,7 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
         BadFile: the file exists and may not be replaced, the disk is full, or the place cannot be written to.
     """
     target = Path(path)
-    if target.exists() and not overwrite:
-        raise BadFile(target, "exists already", "Choose another name, or allow overwriting (--overwrite).")
+    require_free(target, overwrite=overwrite)
     temporary = target.with_name(f".{uuid4().hex[:8]}.part.{target.name}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -42,6 +41,12 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def require_free(path: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Raise BadFile if something is there that may not be replaced; ask before long work, not after it."""
+    if not overwrite and Path(path).exists():
+        raise BadFile(path, "exists already", "Choose another name, or allow overwriting (--overwrite).")
 
 
 def write_text(path: str | os.PathLike[str], text: str, *, overwrite: bool = True) -> None:

@@ -28,7 +28,7 @@ _ROLE = re.compile(rf"^({_LABEL_WORDS}|volume)[._ -]|[._ -]({_LABEL_WORDS})$", r
 """What names the role of a file in its name, and not the case."""
 
 _IMAGE = re.compile(r"(?:^|[._ -])(image|imaging|img|scan|ct|mri?|pet|t1|t1c|t1ce|t1gd|t2|flair)$", re.IGNORECASE)
-"""A scan that lies beside the masks drawn on it."""
+"""A scan that lies beside the masks drawn on it; vertebrae_T1 is none."""
 
 _ASIDE = re.compile(r"(.*)(_probabilities|_attention_.+)")
 """What `attentus predict` writes beside the labels of a case."""
@@ -166,7 +166,7 @@ def match_cases(predictions: Cohort, references: Cohort) -> tuple[dict[str, tupl
 def mask_files(folder: Path) -> dict[str, Path]:
     """Structure to file in a folder that is one case, with a volume for each structure; empty without volumes."""
     files = {stem(path): path for path in _label_files(folder) if ending(path) in VOLUME_ENDINGS}
-    return {name: path for name, path in files.items() if not _IMAGE.search(name)}
+    return {name: path for name, path in files.items() if _ORGAN.fullmatch(name) or not _IMAGE.search(name)}
 
 
 def _cohort(thing: Any, structures: Collection[str]) -> Cohort:

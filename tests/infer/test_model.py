@@ -168,3 +168,16 @@ def test_a_cohort_survives_bad_scans(model, tmp_path):
     again = predict_cohort(model, scans[1:2])
     assert "exists already" in again["good"]
     assert predict_cohort(model, scans[1:2], overwrite=True)["good"].seconds > 0
+
+
+def test_names_beside_predicted_regions_list_what_lies_within(tmp_path):
+    from attentus.io.names import folder_names
+
+    dataset = Dataset.open(make.dataset(tmp_path / "data", cases=3))
+    recipe = resolve(make.recipe(regions=True, labels={"whole": ["core", "shell"], "inner": ["core"]}), dataset)
+    model = Model(recipe, create_net(recipe))
+    io.write(make.case(4)[0], tmp_path / "scan.nii.gz")
+    predict_cohort(model, find_scans(tmp_path / "scan.nii.gz", tmp_path / "out"))
+    names = folder_names(tmp_path / "out")
+    assert names["inner"] == (model.names["inner"],)
+    assert sorted(names["whole"]) == sorted(model.names.values())

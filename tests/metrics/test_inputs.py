@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from attentus import io
 from attentus.errors import BadFile, BadInput, GridMismatch
 from attentus.metrics import Sides, score, score_many
-from attentus.metrics.cohorts import Cohort, find_cases, match_cases
+from attentus.metrics.cohorts import Cohort, find_cases, mask_files, match_cases
 from attentus.metrics.inputs import read_labelled
 from attentus.metrics.structures import relabel
 from attentus.types import Grid, Volume
@@ -245,6 +245,12 @@ def test_one_file_per_structure(tmp_path, liver, tumour):
         score(tmp_path / "cohort", tmp_path / "truths" / "c1.nii.gz")
     scores = score(tmp_path / "cohort", tmp_path / "truths", labels={"liver": Sides("liver", 3)})
     assert dice(scores) == {("c1", "liver"): 1}
+
+
+def test_a_scan_beside_the_masks_is_no_structure(tmp_path, liver):
+    for name in ("ct", "case_T1", "vertebrae_T1", "rib_left_2", "GTV"):
+        write(tmp_path / f"{name}.nii.gz", liver)
+    assert sorted(mask_files(tmp_path)) == ["GTV", "rib_left_2", "vertebrae_T1"]
 
 
 def test_a_structure_without_a_file_is_empty_and_a_mask_holds_one(tmp_path, liver, tumour):

@@ -1,0 +1,142 @@
+"""`attentus score` as a user meets it: what is printed, what is written, exit codes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from attentus import io
+from attentus.cli.main import run
+from attentus.metrics.summary import from_json
+from attentus.types import Grid, Volume
+
+GRID = Grid((6, 20, 20), (3.0, 1.0, 1.0))
+
+
+@pytest.fixture
+def attentus(capsys):
+    """Run a command line in this process: exit code, stdout, stderr."""
+
+    def call(*arguments):
+        code = run([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def labels():
+    array = np.zeros(GRID.shape, np.uint8)
+    array[1:4, 3:9, 3:9] = 1
+    array[2:4, 12:17, 10:18] = 2
+    return array
+
+
+def write(file, array, grid=GRID):
+    io.write(Volume(array[None], grid), file, overwrite=True)
+    return file
+
+
+@pytest.fixture
+def faulty(tmp_path, labels):
+    """Six predictions of which one is missing, one empty, one elsewhere and one corrupt."""
+    for case in ("good", "fine", "empty", "elsewhere", "corrupt", "missing"):
+        write(tmp_path / "truth" / f"{case}.nii.gz", labels)
+        write(tmp_path / "masks" / f"{case}.nii.gz", labels)
+    write(tmp_path / "masks" / "empty.nii.gz", 0 * labels)
+    write(tmp_path / "masks" / "elsewhere.nii.gz", labels, Grid(GRID.shape, GRID.spacing, (0.0, 40.0, 0.0)))
+    corrupt = tmp_path / "masks" / "corrupt.nii.gz"
+    corrupt.write_bytes(corrupt.read_bytes()[:90])
+    (tmp_path / "masks" / "missing.nii.gz").unlink()
+    return tmp_path
+
+
+def test_four_faults_are_named_and_counted_and_the_rest_is_scored(attentus, faulty):
+    arguments = ["score", faulty / "masks", faulty / "truth", "--label", "liver=1"]
+    code, out, err = attentus(*arguments)
+    assert code == 1
+    assert "scored/missed/false/failed" in out
+    assert "2/1/0/3" in out
+    assert "missed: liver in empty" in out
+    assert "failed: missing: there is no prediction of this case" in err
+    assert "failed: elsewhere: elsewhere: reference and prediction lie on different grids" in err
+    assert err.count("origin (0.00, 40.00, 0.00) mm") == err.count("origin (0.00, 0.00, 0.00) mm") == 1
+    assert f"failed: corrupt: {faulty / 'masks' / 'corrupt.nii.gz'}" in err
+    code, out, _ = attentus(*arguments, "--json")
+    assert code == 1
+    told = json.loads(out)
+    assert told["cases"] == {"scored": 3, "failed": 3}
+    assert told["missed"] == {"liver": ["empty"]}
+    assert told["false_alarms"] == {}
+    assert set(told["failures"]) == {"missing", "elsewhere", "corrupt"}
+    assert told["detections"][0]["scored"] == 2
+    (dice,) = [s for s in told["summary"] if s["metric"] == "dice"]
+    assert (dice["n"], dice["mean"]) == (3, pytest.approx(2 / 3))
+
+
+def test_resample_repairs_on_request_only(attentus, tmp_path, labels):
+    write(tmp_path / "p.nii.gz", labels.repeat(2, 1), Grid((6, 40, 20), (3.0, 0.5, 1.0), (0.0, -0.25, 0.0)))
+    write(tmp_path / "r.nii.gz", labels)
+    code, _, err = attentus("score", tmp_path / "p.nii.gz", tmp_path / "r.nii.gz")
+    assert code == 2
+    assert "--resample" in err
+    code, out, _ = attentus("score", tmp_path / "p.nii.gz", tmp_path / "r.nii.gz", "--resample")
+    assert code == 0
+    assert "resampled 1 of 1 predictions, nearest label: p" in out
+
+
+def test_values_and_names_for_either_side(attentus, tmp_path, labels):
+    write(tmp_path / "p" / "a.nii.gz", labels)
+    write(tmp_path / "r" / "a.nii.gz", np.array([0, 255, 7], np.uint8)[labels])
+    (tmp_path / "p" / "labels.json").write_text('{"labels": {"liver": 1, "tumour": 2}}')
+    for label in (["liver=1:255"], ["liver=liver:255"], ["both=liver+tumour:7+255"], ["all=any", "liver=1:255"]):
+        options = [part for text in label for part in ("--label", text)]
+        code, out, _ = attentus("score", tmp_path / "p", tmp_path / "r", *options, "--json")
+        assert code == 0
+        assert {r["value"] for r in json.loads(out)["rows"] if r["metric"] == "dice"} == {1.0}
+    for wrong in ("liver", "liver=", "liver=1:2:3", "=1", "liver=1+", "liver=spleen:255"):
+        assert attentus("score", tmp_path / "p", tmp_path / "r", "--label", wrong)[0] == 2
+    (tmp_path / "r" / "labels.json").write_text('{"labels": {"Liver": 255, "bowel": 9}}')
+    code, out, err = attentus("score", tmp_path / "p", tmp_path / "r")
+    assert code == 0
+    assert (
+        "warning: not scored, because only one side names it: tumour (prediction only), bowel (reference only)" in err
+    )
+
+
+def test_several_predictions(attentus, tmp_path, labels):
+    write(tmp_path / "r" / "a.nii.gz", labels)
+    write(tmp_path / "one" / "a.nii.gz", labels)
+    write(tmp_path / "two" / "masks" / "a.nii.gz", np.where(labels == 1, 0, labels))
+    write(tmp_path / "two" / "masks" / "b.nii.gz", labels)
+    predictions = [tmp_path / "one", f"mine={tmp_path / 'two' / 'masks'}"]
+    code, out, err = attentus("score", *predictions, tmp_path / "r", "--label", "liver=1", "-o", tmp_path / "s")
+    assert code == 1
+    assert "one: 1 case(s)" in out
+    assert "mine: 1 case(s)" in out
+    assert "failed: mine: b: there is no reference of this case" in err
+    dice = {f.stem: from_json(f.read_text()).value("a", "liver", "dice") for f in (tmp_path / "s").iterdir()}
+    assert dice == {"one": 1, "mine": 0}
+    assert attentus("score", *predictions, tmp_path / "r", "-o", tmp_path / "s")[0] == 2  # nothing is overwritten
+    code, out, _ = attentus("score", *predictions, tmp_path / "r", "--label", "liver=1", "--json")
+    assert list(json.loads(out)["methods"]) == ["one", "mine"]
+    for wrong in ([*predictions, tmp_path / "one"], [f"a/b={tmp_path / 'one'}", tmp_path / "two" / "masks"]):
+        code, _, err = attentus("score", *wrong, tmp_path / "r")
+        assert code == 2
+        assert "write for example mine=" in err
+    code, _, err = attentus("score", *predictions, tmp_path / "r", "-o", tmp_path / "s.csv")
+    assert code == 2
+    assert "name a folder" in err
+
+
+def test_a_folder_that_nnunet_wrote_is_no_dataset(attentus, tmp_path, labels):
+    described = {"labels": {"background": 0, "liver": 1, "all": [1, 2]}, "file_ending": ".nii.gz", "numTraining": 3}
+    for side in ("p", "r"):
+        write(tmp_path / side / "c_001.nii.gz", labels)
+        (tmp_path / side / "dataset.json").write_text(json.dumps(described))
+    code, out, _ = attentus("score", tmp_path / "p", tmp_path / "r", "--json")
+    assert code == 0
+    assert {row["structure"] for row in json.loads(out)["rows"]} == {"liver", "all"}
