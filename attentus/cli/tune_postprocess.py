@@ -27,7 +27,7 @@ def tune_postprocess(
     """Choose the post-processing of a model by measuring on its held-back cases, and put it into the model.
 
     Tried are thresholds, what lies inside what, the largest component or a smallest volume, and holes. A change is kept
-    if the mean Dice rises and that of no structure falls; all are taken if cases without part in choosing gain, too.
+    if the mean Dice rises and that of no structure falls. All are taken if cases that had no part in choosing gain.
     """
     from attentus.train.postprocess import tune
 

@@ -36,7 +36,8 @@ BEFORE = "recipe.before-tuning.yaml"
 """The recipe a model was trained with, kept beside the one that `tune` changed."""
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 QUANTILES = (0.5, 0.75, 0.9, 1.0)
-"""`min_ml` is tried just above these quantiles of the sizes of components that are nowhere right."""
+"""`min_ml` is tried just above these quantiles of the sizes of components that are nowhere right, as long as no case
+has less of the structure: where some have none, deleting all would look good."""
 PARTS = 5
 """Parts, at most, into which cases are dealt to see how well a choice does on cases that had no part in it."""
 HARM = 1e-6
@@ -115,7 +116,7 @@ def tune(
     the other: thresholds, inside, largest component or smallest volume, holes. Of each kind the best is kept if it
     raises the mean Dice over structures and cases by more than `margin` and lowers that of no structure. The same is
     done with parts of the cases left out, which are then measured: the honest gain. The choice is taken if both gains
-    are there.
+    are above `margin`.
 
     Args:
         folder: a model folder, whose validation cases count, or a folder of folds, with all out-of-fold cases.
@@ -165,6 +166,7 @@ class Bench:
         self.values = values_in(self.recipe)
         self.around = {name: outer for name in self.names if (outer := self._around(name))}
         self.false = [{name: self._false(case, name) for name in self.names} for case in self.held]
+        self.true = [{name: self._true(case, name) for name in self.names} for case in self.held]
 
     def dice(self, choice: Choice, cases: Sequence[int]) -> NDArray[np.float64]:
         """Dice of every case and structure, (cases, structures)."""
@@ -223,9 +225,11 @@ class Bench:
                 yield {"fill_holes": "slices"}
 
     def _smallest(self, name: str, cases: Sequence[int]) -> list[float]:
-        """Volumes (ml) below which components may be false."""
+        """Volumes (ml) below which components may be false, and a whole structure is in no case."""
         sizes = [size for k in cases for size in self.false[k][name]]
-        return sorted({just_above(float(size)) for size in np.quantile(sizes, QUANTILES)}) if sizes else []
+        limit = min((self.true[k][name] for k in cases if self.true[k][name]), default=0.0)
+        tried = {just_above(float(size)) for size in np.quantile(sizes, QUANTILES)} if sizes else set()
+        return sorted(size for size in tried if size <= limit)
 
     def _false(self, case: Held, name: str) -> list[float]:
         """Volumes (ml) of the predicted components of a structure that are nowhere right."""
@@ -236,6 +240,10 @@ class Bench:
         wrong[np.unique(components[among(case.array("truth"), values)])] = False
         wrong[0] = False
         return list(sizes[wrong] * math.prod(case.spacing) / 1000.0)
+
+    def _true(self, case: Held, name: str) -> float:
+        """Volume (ml) that a structure has in the labels."""
+        return int(among(case.array("truth"), self.values[name]).sum()) * math.prod(case.spacing) / 1000.0
 
     def _around(self, name: str) -> str | None:
         """The structure in which another lies: by regions, or because most of what touches it in the labels is that."""
@@ -296,8 +304,8 @@ def _verdict(states: Mapping[str, NDArray[np.float64]], margin: float, *, same: 
     gains = states["chosen"] - states["present"]
     if gains.mean() <= margin or gains.min() < -HARM:
         return "not taken: the recipe's own is as good, or better for some structure"
-    if "honest" in states and (states["honest"] - states["present"]).mean() <= 0:
-        return "not taken: cases that had no part in choosing did not gain, so it follows chance"
+    if "honest" in states and (states["honest"] - states["present"]).mean() <= margin:
+        return "not taken: cases that had no part in choosing gain too little or lose, so it may be chance"
     return ""
 
 

@@ -203,8 +203,23 @@ def test_a_choice_that_follows_chance_is_not_taken(tmp_path, monkeypatch):
     tuned = tune(folder, data)
     assert tuned.gain() == pytest.approx(0.0125)
     assert tuned.gain("honest") == pytest.approx(-0.0125)  # c0 alone would take it, c1 alone would not
-    assert "follows chance" in tuned.verdict
+    assert "may be chance" in tuned.verdict
     assert not (folder / BEFORE).exists()
+
+
+def test_a_structure_that_is_never_found_is_not_deleted_to_please_cases_without_it(tmp_path):
+    data, recipe = build(tmp_path, cases=3)
+    for k in range(3):
+        image, labels = scene(k)
+        image[image > 1.2] = 1  # the tumour is missed
+        image[6:8, 16:18, 4:20] = 2  # and seen elsewhere
+        labels[labels == 2] = 2 if k == 0 else 1
+        for part, array in (("images", image), ("labels", labels)):
+            file = tmp_path / "data" / f"{part}Tr" / f"c{k}.nii.gz"
+            io.write(Volume.from_array(array, (2.0, 5.0, 5.0)), file, overwrite=True)
+    tuned = tune(save(tmp_path / "model", data, recipe), data, thresholds=False)
+    assert not any("min_ml" in trial.change for trial in tuned.trials if trial.structure == "tumour")
+    assert any("min_ml" in trial.change for trial in tuned.trials if trial.structure == "liver")
 
 
 @pytest.mark.parametrize("changes", [{}, {"ignore": ["tumour"]}], ids=["all", "ignore"])
