@@ -9,7 +9,7 @@ training (`prune`, Fig. 7). With default options the parameter counts of Table 6
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ from attentus.nets.parts import (
     pad_to_multiple,
     up_step,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Gates = Literal["all", "last", "source", "separate", "none"]
 GATE_FLOOR = 32  # smallest inner width of a gate; the published counts need it
@@ -89,6 +92,7 @@ class ANUNet(nn.Module):
         }
         self.levels, self.gating, self.share_up, self.ensemble = levels, gates, share_up, ensemble
         self.multiple = 2**levels
+        self.can_stop = deep_supervision and not ensemble
         self.supervision = (1.0,) * levels if deep_supervision else (1.0,)  # Eq. 8: a plain sum over the heads
         widths = [width * 2**i for i in range(levels + 1)]
         joins = [(i, j) for j in range(1, levels + 1) for i in range(levels + 1 - j)]
@@ -121,15 +125,53 @@ class ANUNet(nn.Module):
             return (torch.stack(logits).mean(0),)
         return logits
 
+    def forward_until(self, x: Tensor, agree: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Head by head, each sample until two heads in a row agree: what lies deeper is never computed for it.
+
+        Needs `can_stop`. A net of one level answers with its only head.
+
+        Args:
+            x: (N, in_channels, *spatial).
+            agree: gets the logits of a head and of the next, (n, out_channels, *spatial) each, of those samples that
+                are still open; returns (n,) booleans.
+
+        Returns:
+            Logits (N, out_channels, *spatial), each sample's from the second of the heads that agreed or from the
+            deepest, and the level of that head, (N,) integers from 1.
+        """
+        nodes: dict[str, Tensor] = {}
+        self._add_diagonal(nodes, pad_to_multiple(x, self.multiple), 0)
+        still, before = torch.arange(len(x), device=x.device), None
+        levels, found = torch.empty_like(still), []
+        for depth in range(1, self.levels + 1):
+            self._add_diagonal(nodes, x, depth)
+            logits = crop_to(self.heads[f"x0_{depth}"](nodes[f"x0_{depth}"]), x.shape[2:])
+            if depth == self.levels or before is None:
+                done = torch.full_like(still, depth == self.levels, dtype=torch.bool)
+            else:
+                done = agree(before, logits)
+            found.append((still[done], logits[done]))
+            levels[still[done]] = depth
+            if done.all():
+                break
+            if done.any():
+                nodes = {name: node[~done] for name, node in nodes.items()}
+            still, before = still[~done], logits[~done]
+        order = torch.cat([samples for samples, _ in found]).argsort()
+        return torch.cat([logits for _, logits in found])[order], levels
+
     def _nodes(self, x: Tensor) -> dict[str, Tensor]:
         nodes: dict[str, Tensor] = {}
-        for i in range(self.levels + 1):
-            x = self.nodes[f"x{i}_0"](self.pool(x) if i else x)
-            nodes[f"x{i}_0"] = x
-        for j in range(1, self.levels + 1):
-            for i in range(self.levels + 1 - j):
-                nodes[f"x{i}_{j}"] = self.nodes[f"x{i}_{j}"](self._join(nodes, i, j))
+        for depth in range(self.levels + 1):
+            self._add_diagonal(nodes, x, depth)
         return nodes
+
+    def _add_diagonal(self, nodes: dict[str, Tensor], x: Tensor, depth: int) -> None:
+        """Add the nodes with i + j = depth, ending in the one with a head; they need only diagonals before."""
+        nodes[f"x{depth}_0"] = self.nodes[f"x{depth}_0"](self.pool(nodes[f"x{depth - 1}_0"]) if depth else x)
+        for j in range(1, depth + 1):
+            i = depth - j
+            nodes[f"x{i}_{j}"] = self.nodes[f"x{i}_{j}"](self._join(nodes, i, j))
 
     def _join(self, nodes: dict[str, Tensor], i: int, j: int) -> Tensor:
         """What node (i, j) sees (Eq. 4)."""

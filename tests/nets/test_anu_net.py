@@ -321,3 +321,62 @@ def test_every_convolution_of_a_block_is_normalised_as_asked(norm):
 def test_impossible_options_are_refused(bad):
     with pytest.raises(BadInput, match=next(iter(bad))):
         nets.create("anu-net", 2, 1, 1, **bad)
+
+
+def test_each_sample_stops_at_the_head_that_agrees_and_nothing_deeper_is_computed():
+    net = small("anu-net")
+    x = torch.randn(3, 1, 29, 32)  # one side is padded
+    answers = iter([[True, False, False], [True, False]])
+    with passing(**net.nodes) as seen:
+        logits, levels = net.forward_until(x, lambda before, now: torch.tensor(next(answers)))
+        nodes = net._nodes(nn.functional.pad(x, (0, 0, 0, 3), mode="replicate"))
+    assert levels.tolist() == [2, 3, 4]
+    assert [len(seen[name][0][1]) for name in ("x2_0", "x0_2", "x3_0", "x0_3", "x4_0", "x0_4")] == [3, 3, 2, 2, 1, 1]
+    for sample, level in enumerate(levels.tolist()):
+        whole = net.heads[f"x0_{level}"](nodes[f"x0_{level}"])
+        torch.testing.assert_close(logits[sample], whole[sample, :, :29])
+
+
+def test_heads_are_compared_in_a_row_and_in_the_samples_order():
+    net = small("anu-net")
+    x = torch.randn(2, 1, 32, 32)
+    compared = []
+
+    def agree(before, now):
+        compared.append((before, now))
+        return torch.tensor([False, True][: len(now)])
+
+    logits, levels = net.forward_until(x, agree)
+    assert levels.tolist() == [4, 2]
+    heads = [net.heads[f"x0_{depth}"](net._nodes(x)[f"x0_{depth}"]) for depth in (1, 2, 3, 4)]
+    torch.testing.assert_close(logits, torch.stack([heads[3][0], heads[1][1]]))
+    torch.testing.assert_close(compared[0][0], heads[0])
+    torch.testing.assert_close(compared[0][1], heads[1])
+    [(before, now)] = compared[1:]
+    torch.testing.assert_close(before, heads[1][:1])
+    torch.testing.assert_close(now, heads[2][:1])
+
+
+def test_when_all_agree_the_deeper_levels_are_never_touched():
+    net = small("anu-net")
+    x = torch.randn(2, 1, 32, 32)
+    with passing(**net.nodes) as seen:
+        logits, levels = net.forward_until(x, lambda before, now: torch.ones(len(now), dtype=torch.bool))
+    assert levels.tolist() == [2, 2]
+    assert not any(seen[name] for name in net.nodes if int(name[1]) + int(name[3]) > 2)
+    equal(logits, net.prune(2)(x)[0])
+
+
+def test_a_net_of_one_level_has_one_answer():
+    net = small("anu-net", levels=1)
+    x = torch.randn(2, 1, 32, 32)
+    logits, levels = net.forward_until(x, lambda before, now: pytest.fail("there is nothing to compare"))
+    assert levels.tolist() == [1, 1]
+    equal(logits, net(x)[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "can"), [({}, True), ({"deep_supervision": False}, False), ({"ensemble": True}, False)]
+)
+def test_only_a_net_with_every_head_can_stop(options, can):
+    assert small("unet++", **options).can_stop == can
