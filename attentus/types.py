@@ -368,6 +368,8 @@ class Prediction:
     model: str = ""
     seconds: float = 0.0
     """Wall time from the volume in memory to the labels."""
+    level: float | None = None
+    """With early exit: the level of the head that answered, mean over the windows."""
 
 
 class Score(NamedTuple):

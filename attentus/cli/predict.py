@@ -30,6 +30,9 @@ def predict(
     ] = True,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write softmax probabilities.")] = False,
     attention: Annotated[bool, typer.Option("--attention", help="Also write attention coefficients.")] = False,
+    early_exit: Annotated[
+        float | None, typer.Option(metavar="DICE", help="Nested nets: stop at the head that agrees, e.g. 0.99.")
+    ] = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -38,7 +41,8 @@ def predict(
     from attentus.infer.model import Model
 
     found = find_scans(scans, out, ending)
-    loaded = Model.load(model, weights=weights)
+    changes = {} if early_exit is None else {"early_exit": early_exit}
+    loaded = Model.load(model, weights=weights, infer=changes)
     wanted = {"clean": clean, "probabilities": probabilities, "attention": attention}
     done = predict_cohort(loaded, found, **wanted, overwrite=overwrite, progress=progress())
     failed = {name: result for name, result in done.items() if isinstance(result, str)}
@@ -48,7 +52,8 @@ def predict(
     else:
         for result in done.values():
             if not isinstance(result, str):
-                print(f"{result.file}  {duration(result.seconds)}  {_volumes(result)}")
+                level = "" if result.level is None else f"  level {result.level:.1f}"
+                print(f"{result.file}  {duration(result.seconds)}  {_volumes(result)}{level}")
     raise typer.Exit(2 if failed and len(failed) == len(found) == 1 else failures(failed))
 
 

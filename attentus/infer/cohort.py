@@ -49,6 +49,8 @@ class Done:
     """What post-processing took from structures."""
     added_ml: Mapping[str, float]
     """What it gave to structures."""
+    level: float | None = None
+    """With early exit, see `Prediction.level`."""
 
     def facts(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -121,7 +123,9 @@ def predict_cohort(
             prediction = model.predict(volume, clean=clean, probabilities=probabilities, attention=attention)
             _write(prediction, scan, overwrite=overwrite)
             changes = prediction.removed_ml, prediction.added_ml
-            done[scan.name] = Done(scan.result, prediction.seconds, volumes_ml(prediction), *changes)
+            done[scan.name] = Done(
+                scan.result, prediction.seconds, volumes_ml(prediction), *changes, level=prediction.level
+            )
         except AttentusError as error:
             done[scan.name] = str(error)
     for folder in {scan.result.parent for scan in scans if isinstance(done[scan.name], Done)}:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -23,14 +23,16 @@ from attentus import io, nets
 from attentus.data.resolve import values_in
 from attentus.errors import BadFile, BadInput
 from attentus.infer.clean import clean as clean_labels
+from attentus.infer.early_exit import EarlyExit, check_early_exit
 from attentus.infer.sliding import Window, sliding_window
 from attentus.io.atomic import replacing, write_text
 from attentus.progress import Progress, Silent
-from attentus.recipes import Clean, Recipe, dump
+from attentus.recipes import Clean, Recipe, build, dump
 from attentus.transforms.prepare import prepare
 from attentus.types import Case, Prediction, Volume
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from os import PathLike
 
     from numpy.typing import NDArray
@@ -59,6 +61,7 @@ class Model:
         *,
         weights: Literal["best", "last"] = "best",
         device: str | torch.device | None = None,
+        infer: Mapping[str, Any] | None = None,
     ) -> Model:
         """Load a model folder.
 
@@ -66,14 +69,19 @@ class Model:
             folder: as `fit` or `save` wrote it.
             weights: "best" on validation, or "last".
             device: where to run; None takes a GPU if there is one.
+            infer: fields of the recipe's `infer` section that shall be others, e.g. {"early_exit": 0.99}.
 
         Raises:
             BadFile: not a model folder, or damaged weights.
-            RecipeError: its recipe is from a version this one cannot read.
+            RecipeError: its recipe is from a version this one cannot read, or a field of `infer` does not fit it.
         """
         folder = Path(folder)
         recipe = recipe_of(folder)
+        if infer:
+            tree = recipe.model_dump()
+            recipe = build({**tree, "infer": {**tree["infer"], **infer}}, recipe.name)
         net = create_net(recipe)
+        check_early_exit(recipe, net)
         _load_weights(net, folder / WEIGHTS[weights])
         return cls(recipe, net.to(device or default_device()).eval(), folder)
 
@@ -107,7 +115,7 @@ class Model:
             scan: volume, case, file, or folder of a DICOM series.
             clean: post-process as the recipe says (`infer.clean`); False gives the most probable class everywhere.
             probabilities: keep the softmax probabilities, background first, or with regions a sigmoid for each.
-            attention: keep the attention coefficients of every gate.
+            attention: keep the attention coefficients of every gate; then all are computed, without early exit.
             progress: shows the windows.
 
         Returns:
@@ -126,9 +134,10 @@ class Model:
         started = time.perf_counter()
         prepared = prepare(volume, self.recipe.prepare)
         windows = len(self.window.starts(prepared.grid.shape))
+        net = self.net if attention else self.runner()
         with (progress or Silent()).task("predicting", windows) as task:
             maps = sliding_window(
-                self.net,
+                net,
                 prepared.array,
                 self.window,
                 dims=self.recipe.net.dims,
@@ -153,7 +162,15 @@ class Model:
             added_ml=changes.added_ml,
             model=self.recipe.name,
             seconds=time.perf_counter() - started,
+            level=sum(net.levels) / len(net.levels) if isinstance(net, EarlyExit) else None,
         )
+
+    def runner(self) -> nn.Module:
+        """What is asked about every window: the net, or with `infer.early_exit` its heads one by one."""
+        agreement = self.recipe.infer.early_exit
+        if agreement is None:
+            return self.net
+        return EarlyExit(self.net, agreement, regions=self.recipe.regions, mute=mute(self.recipe))
 
     def _values(self) -> NDArray[np.unsignedinteger]:
         """Class number to stored label value."""

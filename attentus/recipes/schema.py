@@ -364,6 +364,9 @@ class Infer(Section):
     clean: dict[str, Clean] = {}
     """Post-processing by structure, e.g. {liver: {largest: true}, tumour: {inside: liver, min_ml: 0.1}};
     `attentus tune-postprocess` chooses it by measuring."""
+    early_exit: Kept | None = None
+    """For nested nets (anu-net, unet++): answer a window with the first head whose masks agree with those of the head
+    before by at least this Dice, e.g. 0.99, and leave out what lies deeper. null always asks the deepest head."""
 
 
 class Recipe(Section):

@@ -14,6 +14,7 @@ from attentus.data.cache import CachedCase, prepare_cases
 from attentus.data.patches import PatchSampler
 from attentus.data.resolve import members, region_table, resolve
 from attentus.errors import BadFile, BadInput, RecipeError
+from attentus.infer.early_exit import check_early_exit
 from attentus.infer.model import WEIGHTS, Model, create_net, recipe_of
 from attentus.io.atomic import write_text
 from attentus.progress import Progress, Silent
@@ -224,7 +225,8 @@ def check_buildable(recipe: Recipe) -> int:
 
     Raises:
         UnknownName, BadInput: no such net, loss or option.
-        RecipeError: a patch the net cannot halve as often as it needs to, or weights for more or fewer outputs.
+        RecipeError: a patch the net cannot halve as often as it needs to, weights for more or fewer outputs, or early
+            exit of a net that has no heads to compare.
     """
     channels, classes = max(len(recipe.channels), 1), len(recipe.outputs) + (not recipe.labels)
     how = recipe.net
@@ -232,6 +234,7 @@ def check_buildable(recipe: Recipe) -> int:
         net = nets.create(how.name, how.dims, channels, classes, **how.options)
         supervised_loss(recipe, net)
         freeze(net, recipe.start.freeze)
+    check_early_exit(recipe, net)
     multiple = getattr(net, "multiple", 1)
     if any(n % multiple for n in recipe.train.patch):
         fitting = [-(-n // multiple) * multiple for n in recipe.train.patch]
