@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +48,51 @@ def require_free(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     """Raise BadFile if something is there that may not be replaced; ask before long work, not after it."""
     if not overwrite and Path(path).exists():
         raise BadFile(path, "exists already", "Choose another name, or allow overwriting (--overwrite).")
+
+
+def check_replaceable(folder: Path, *, holds: str, overwrite: bool) -> None:
+    """Refuse a place where `replacing_folder` would not put a folder.
+
+    Raises:
+        BadFile: see there.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / holds).is_file():
+        raise BadFile(folder, f"exists and is no folder with a {holds}", "Choose an empty or a new folder.")
+    if not overwrite:
+        raise BadFile(folder, "exists already", "Choose another folder, or allow overwriting (--overwrite).")
+
+
+@contextmanager
+def replacing_folder(path: str | os.PathLike[str], *, holds: str, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; on success it becomes `path`, on failure it disappears.
+
+    Args:
+        path: where the folder shall be; an empty one may be there.
+        holds: a file that shows a folder to be of the kind that may be replaced, e.g. "recipe.yaml" of a model.
+        overwrite: whether such a folder may be replaced, with all it holds.
+
+    Raises:
+        BadFile: the folder holds something and may not be replaced, or the place cannot be written to.
+    """
+    target = Path(path)
+    check_replaceable(target, holds=holds, overwrite=overwrite)
+    temporary = target.with_name(f".{uuid4().hex[:8]}.part.{target.name}")
+    before = temporary.with_suffix(".before")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if target.exists():
+            target.replace(before)
+        temporary.replace(target)
+    except OSError as error:
+        raise unwritable(target, error) from error
+    finally:
+        if before.exists() and not target.exists():
+            before.replace(target)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(before, ignore_errors=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str, *, overwrite: bool = True) -> None:

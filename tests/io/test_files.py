@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from attentus import io
 from attentus.errors import AttentusError, BadFile
-from attentus.io.atomic import replacing, write_text
+from attentus.io.atomic import replacing, replacing_folder, write_text
 from attentus.io.sniff import ending, sniff, stem
 from attentus.types import Case, Grid, Volume
 
@@ -362,3 +362,23 @@ def test_no_broken_file_gives_a_traceback():
     told = [(path, error) for path, error in refusals if error]
     assert len(told) > 15
     assert all(path.name in str(error) and error.fix for path, error in told)
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    def put(words, **options):
+        with replacing_folder(tmp_path / "m", holds="key", **options) as folder:
+            (folder / "key").write_text(words)
+
+    put("first")
+    (tmp_path / "m" / "stale").write_text("old")
+    with pytest.raises(BadFile, match="exists already"):
+        put("second")
+    with pytest.raises(ZeroDivisionError), replacing_folder(tmp_path / "m", holds="key", overwrite=True):
+        1 / 0  # noqa: B018
+    assert (tmp_path / "m" / "key").read_text() == "first"
+    put("third", overwrite=True)
+    assert [(p.name, p.read_text()) for p in (tmp_path / "m").iterdir()] == [("key", "third")]
+    (tmp_path / "m" / "key").rename(tmp_path / "m" / "precious")
+    with pytest.raises(BadFile, match="is no folder with a key"):
+        put("fourth", overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
