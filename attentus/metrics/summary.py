@@ -77,6 +77,15 @@ def detections(scores: Scores) -> list[Detection]:
     ]
 
 
+def case_means(scores: Scores, metric: str) -> dict[str, float]:
+    """Case to the mean of a metric's finite values over its structures; nan where there is none."""
+    values: dict[str, list[float]] = {case: [] for case in scores.cases}
+    for row in scores.select(metric=metric):
+        if math.isfinite(row.value):
+            values[row.case].append(row.value)
+    return {case: sum(found) / len(found) if found else math.nan for case, found in values.items()}
+
+
 def to_json(scores: Scores, **facts: Any) -> str:
     """Everything as JSON: rules, rows, summary, counts, failures.
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from attentus import io
 from attentus.data import Dataset
 from attentus.errors import AttentusError, BadInput
+from attentus.metrics.summary import case_means
 from attentus.progress import track
 from attentus.report.pictures import Picture, Scene, draw
 from attentus.report.slices import has_geometry
-from attentus.report.tables import REMARKS, mean_dice, shown
+from attentus.report.tables import REMARKS, shown
 
 if TYPE_CHECKING:
     from attentus.progress import Progress
@@ -48,7 +49,9 @@ class DrawnCase:
 def choose(scores: Scores) -> dict[str, str]:
     """Case to role: best, median and worst by mean Dice; fewer roles for fewer than three cases."""
     ranked = [
-        case for case, dice in sorted(mean_dice(scores).items(), key=lambda item: -item[1]) if math.isfinite(dice)
+        case
+        for case, dice in sorted(case_means(scores, "dice").items(), key=lambda item: -item[1])
+        if math.isfinite(dice)
     ]
     if len(ranked) < 3:
         return dict(zip(ranked, ("Best", "Worst") if len(ranked) > 1 else ("Only case",), strict=False))
@@ -59,7 +62,7 @@ def draw_cases(run: Run, progress: Progress) -> list[DrawnCase]:
     """Draw the chosen cases of a run, one volume in memory at a time."""
     if run.scores is None:
         return []
-    means = mean_dice(run.scores)
+    means = case_means(run.scores, "dice")
     drawn = []
     for case, role in track(progress, "drawing cases", list(choose(run.scores).items())):
         plain = DrawnCase(role, case, shown(means[case], "dice"), _structures(run.scores, case))

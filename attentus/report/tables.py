@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from attentus.metrics.summary import Detection, Summary, detections, summarise
+from attentus.metrics.summary import Detection, Summary, case_means, detections, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,22 +110,13 @@ def case_table(scores: Scores) -> list[CaseRow]:
     structures, metrics = scores.structures, case_metrics(scores)
     known = {row[:3]: row for row in scores}
     rows = []
-    for case, mean in mean_dice(scores).items():
+    for case, mean in case_means(scores, "dice").items():
         keys = [(case, name, metric) for name in structures for metric in metrics]
         values = [_value(known[key].value if key in known else math.nan, key[2]) for key in keys]
         noted = {key[1]: known[key].note for key in keys if key in known and known[key].note}
         remarks = [f"{name} {REMARKS.get(note, note)}" for name, note in noted.items()]
         rows.append(CaseRow(case, _value(mean, "dice"), values, remarks))
     return rows
-
-
-def mean_dice(scores: Scores) -> dict[str, float]:
-    """Case to the mean of its structures' finite Dice; nan where there is none."""
-    values: dict[str, list[float]] = {case: [] for case in scores.cases}
-    for row in scores.select(metric="dice"):
-        if math.isfinite(row.value):
-            values[row.case].append(row.value)
-    return {case: sum(dice) / len(dice) if dice else math.nan for case, dice in values.items()}
 
 
 def overall_dice(scores: Scores) -> float:

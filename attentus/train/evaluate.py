@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,9 +60,14 @@ def evaluate(model: Model, dataset: Dataset, folder: Path, progress: Progress | 
             failures[case.id] = str(error)
     scores = Scores(tuple(rows), how.describe(), failures)
     timing = {"hardware": [hardware(next(model.net.parameters()).device)], "seconds": seconds}
-    write_text(folder / "scores.json", to_json(scores, model=model.recipe.name, timing=timing))
-    write_text(folder / "scores.csv", to_csv(scores))
+    write_scores(folder, scores, model.recipe, timing=timing)
     return scores
+
+
+def write_scores(folder: Path, scores: Scores, recipe: Recipe, **facts: Any) -> None:
+    """Write scores.json, with further facts about their making, and scores.csv of a model."""
+    write_text(folder / "scores.json", to_json(scores, model=recipe.name, **facts))
+    write_text(folder / "scores.csv", to_csv(scores))
 
 
 def reference(case: Case, dataset: Dataset, recipe: Recipe) -> Volume:
@@ -88,13 +93,9 @@ def ignored(case: Case, dataset: Dataset, recipe: Recipe) -> NDArray[np.bool_]:
     return marked
 
 
-def write_card(folder: Path, recipe: Recipe, scores: Scores, facts: dict[str, str]) -> None:
+def write_card(folder: Path, recipe: Recipe, scores: Scores | None, facts: dict[str, str]) -> None:
     """Write card.md and environment.json: what the model is, how it was made, how well it does, what it is not."""
-    table = ["| structure | metric | mean | SD | 95 % CI | median | n |", "|---|---|---|---|---|---|---|"]
-    for s in summarise(scores):
-        if s.metric in ("dice", "hd95_mm", "assd_mm"):
-            numbers = f"{s.mean:.4f} | {s.sd:.4f} | {s.low:.4f} to {s.high:.4f} | {s.median:.4f}"
-            table.append(f"| {s.structure} | {s.metric} | {numbers} | {s.n} |")
+    judged = "Not scored." if scores is None else _table(scores)
     structures = ", ".join(f"{structure.name} ({structure.value})" for structure in recipe.labels)
     lines = [
         f"# {recipe.name}",
@@ -108,7 +109,7 @@ def write_card(folder: Path, recipe: Recipe, scores: Scores, facts: dict[str, st
         "",
         "## On cases held back",
         "",
-        *table,
+        judged,
         "",
         "A research model: not a medical device, not for diagnosis. It has seen only the data it was trained on;",
         "test it on scans of your own site, scanner and protocol before you rely on it.",
@@ -116,3 +117,12 @@ def write_card(folder: Path, recipe: Recipe, scores: Scores, facts: dict[str, st
     ]
     write_text(folder / "card.md", "\n".join(lines))
     write_text(folder / "environment.json", json.dumps(environment(), indent=1))
+
+
+def _table(scores: Scores) -> str:
+    lines = ["| structure | metric | mean | SD | 95 % CI | median | n |", "|---|---|---|---|---|---|---|"]
+    for s in summarise(scores):
+        if s.metric in ("dice", "hd95_mm", "assd_mm"):
+            numbers = f"{s.mean:.4f} | {s.sd:.4f} | {s.low:.4f} to {s.high:.4f} | {s.median:.4f}"
+            lines.append(f"| {s.structure} | {s.metric} | {numbers} | {s.n} |")
+    return "\n".join(lines)
