@@ -9,7 +9,20 @@ from typing import Annotated, Any
 import typer
 
 from attentus import __version__
-from attentus.cli import compare, data, demo, doctor, nets, predict, recipe, report, score, train, tune_postprocess
+from attentus.cli import (
+    compare,
+    data,
+    demo,
+    doctor,
+    nets,
+    predict,
+    prune,
+    recipe,
+    report,
+    score,
+    train,
+    tune_postprocess,
+)
 from attentus.cli.show import explain
 from attentus.errors import AttentusError
 
@@ -29,6 +42,7 @@ app.command(epilog="Example: attentus train hippocampus-attention-unet DATA -o r
 app.command(epilog="Example: attentus predict runs/a scans/ -o masks/")(predict.predict)
 app.command(epilog="Example: attentus score masks/ DATA -o scores.csv")(score.score)
 app.command(epilog="Example: attentus compare runs/a runs/b -o table.tex")(compare.compare)
+app.command(epilog="Example: attentus prune runs/a --level auto --data DATA -o runs/small")(prune.prune)
 app.command(epilog="Example: attentus report runs/a")(report.report)
 app.command(epilog="Example: attentus tune-postprocess runs/a DATA --dry-run")(tune_postprocess.tune_postprocess)
 app.command(epilog="Example: attentus doctor")(doctor.doctor)

@@ -37,7 +37,12 @@ def progress() -> Progress:
 
 def print_json(value: Any) -> None:
     """Write JSON to stdout; numbers that are not finite become null."""
-    print(json.dumps(_finite(value), indent=1, ensure_ascii=False))
+    print(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """JSON; numbers that are not finite become null."""
+    return json.dumps(_finite(value), indent=1, ensure_ascii=False)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:

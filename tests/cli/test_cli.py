@@ -22,7 +22,7 @@ COMMANDS = [
     *(["demo"], ["data"], ["data", "check"], ["data", "show"], ["data", "phantom"]),
     *(["recipe"], ["recipe", "list"], ["recipe", "show"], ["recipe", "copy"], ["recipe", "check"]),
     *(["nets"], ["nets", "list"], ["nets", "show"]),
-    *(["train"], ["predict"], ["score"], ["compare"], ["report"], ["tune-postprocess"], ["doctor"]),
+    *(["train"], ["predict"], ["prune"], ["score"], ["compare"], ["report"], ["tune-postprocess"], ["doctor"]),
 ]
 
 
@@ -411,3 +411,85 @@ def test_demo(attentus, tmp_path):
     assert code == 0
     assert (tmp_path / "demo" / "report.html").is_file()
     assert "liver" in out
+
+
+@pytest.fixture(scope="module")
+def nested(trained):
+    """A short run of a nested net on the same data."""
+    from attentus.recipes import dump
+
+    recipe = make.recipe(net__name="anu-net", net__options={"preset": "tiny"}, train__steps=4)
+    (trained / "nested.yaml").write_text(dump(recipe))
+    assert run(["train", str(trained / "nested.yaml"), str(trained / "data"), "-o", str(trained / "runs" / "n")]) == 0
+    return trained / "runs" / "n"
+
+
+def test_pruning_from_end_to_end(attentus, trained, nested, tmp_path):
+    code, out, _ = attentus("prune", nested)
+    assert code == 0
+    assert all(f"L{level}" in out for level in (1, 2, 3, 4))
+    assert not list(tmp_path.iterdir())
+    code, out, _ = attentus("prune", nested, "--level", 2, "-o", tmp_path / "l2")
+    assert code == 0
+    assert "(L2, " in out
+    scans = trained / "data" / "imagesTr"
+    assert attentus("predict", tmp_path / "l2", scans, "-o", tmp_path / "masks")[0] == 0
+    assert len(list((tmp_path / "masks").glob("*.nii.gz"))) == 6
+    assert attentus("score", tmp_path / "masks", trained / "data")[0] == 0
+    assert attentus("report", tmp_path / "l2")[0] == 0
+    assert attentus("prune", nested, "--level", 1, "-o", tmp_path / "l2")[0] == 2
+    assert attentus("prune", nested, "--level", 1, "-o", tmp_path / "l2", "--overwrite")[0] == 0
+    table, plot = tmp_path / "t.csv", tmp_path / "t.svg"
+    more = ("--tolerance", 1, "--early-exit", 0.9, "--table", table, "--table", plot)
+    code, out, _ = attentus("prune", nested, "--level", "auto", "--data", trained / "data", "-o", tmp_path / "a", *more)
+    assert code == 0
+    assert "L4, exit 0.9" in out
+    assert "pooled dice" in out
+    assert "1 thread" in out
+    assert f"model: {tmp_path / 'a'} (L1, " in out
+    assert len(table.read_text().splitlines()) == 6
+    assert plot.is_file()
+    told = json.loads(attentus("prune", nested, "--level", 3, "-o", tmp_path / "l3", "--json")[1])
+    assert (told["chosen"], told["model"]) == (3, str(tmp_path / "l3"))
+    assert [row["level"] for row in told["levels"]] == [1, 2, 3, 4]
+    assert told["levels"][0]["dice"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--level", "2"], "-o OUT"),
+        (["-o", "{out}"], "--level 2 -o OUT"),
+        (["--level", "auto", "-o", "{out}"], "--level auto measures"),
+        (["--table", "{out}.csv"], "--table measures"),
+        (["--early-exit", "0.9"], "--early-exit measures"),
+        (["--level", "5", "-o", "{out}"], "--level 5: the levels of this model are 1, 2, 3, 4, or auto"),
+        (["--level", "two", "-o", "{out}"], "--level two: the levels"),
+        (["--data", "{data}", "--table", "{out}.gif"], "writes .csv, .json, .svg or .png"),
+    ],
+)
+def test_pruning_requests_that_say_too_little(attentus, nested, tmp_path, arguments, message):
+    places = {"out": tmp_path / "out", "data": nested.parents[1] / "data"}
+    code, _, err = attentus("prune", nested, *(a.format(**places) for a in arguments))
+    assert code == 2
+    assert message in re.sub(r"\s+", " ", err)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_net_that_cannot_be_pruned_is_told_so(attentus, trained):
+    code, _, err = attentus("prune", trained / "runs" / "a")
+    assert code == 2
+    assert "'attention-unet' cannot be pruned" in err
+    assert "anu-net and unet++" in err
+
+
+def test_early_exit_is_told_per_scan(attentus, trained, nested, tmp_path):
+    scan = trained / "data" / "imagesTr" / "case_00.nii.gz"
+    code, out, _ = attentus("predict", nested, scan, "-o", tmp_path / "a.nii.gz", "--early-exit", 0.5)
+    assert code == 0
+    assert re.search(r"ml  level [234]\.\d$", out.strip())
+    code, out, _ = attentus("predict", nested, scan, "-o", tmp_path / "b.nii.gz", "--early-exit", 0.5, "--json")
+    assert 2 <= json.loads(out)["scans"]["case_00"]["level"] <= 4
+    code, _, err = attentus("predict", trained / "runs" / "a", scan, "-o", tmp_path / "c.nii.gz", "--early-exit", 0.9)
+    assert code == 2
+    assert "infer.early_exit" in err
