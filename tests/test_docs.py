@@ -31,7 +31,7 @@ def commands(page: Path) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with what the pages speak of: phantom/, runs/a, runs/b (the same again), masks/."""
+    """A folder with what the pages speak of: phantom/, runs/a, runs/b (the same again), runs/nested, masks/."""
     from attentus.cli.main import run
     from attentus.data.phantom import write_dataset
 
@@ -40,6 +40,9 @@ def place(tmp_path_factory):
     quick = ["--set", "train.steps=2", "--set", "train.patch=[16, 32, 32]", "--set", "train.validate_every=2"]
     assert run(["train", "demo", str(folder / "phantom"), "-o", str(folder / "runs" / "a"), *quick]) == 0
     shutil.copytree(folder / "runs" / "a", folder / "runs" / "b")
+    nested = ["--set", "net.name=anu-net", "--set", "net.options={preset: tiny}"]
+    nested += ["--set", "prepare.spacing=[25, 16, 16]", "--set", "infer.overlap=0"]  # a few windows per scan
+    assert run(["train", "demo", str(folder / "phantom"), "-o", str(folder / "runs" / "nested"), *quick, *nested]) == 0
     images = str(folder / "phantom" / "imagesTr")
     assert run(["predict", str(folder / "runs" / "a"), images, "-o", str(folder / "masks")]) == 0
     return folder
