@@ -7,16 +7,16 @@ and resampled. `Prepared` remembers the trail, and `restore` walks it backwards 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from attentus.errors import BadInput
-from attentus.transforms.resample import axis_matrix, mix, resample, resample_labels
+from attentus.transforms.resample import Resampling, axis_matrix, mix, resample_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,9 +24,15 @@ if TYPE_CHECKING:
     from attentus.types import Grid, Volume
 
     Thresholds = Sequence[float | None]
+    Box = tuple[slice, slice, slice]
+    Slab = tuple[slice, NDArray[np.float32]]
+
+Corner = tuple[int, int, int]
 
 SLAB_VOXELS = 4_000_000
 """Voxels of the scan's grid, times classes, that `restore` handles at a time; bounds its memory."""
+BLOCK = 16
+"""Prepared rows that are made at a time. Never let it depend on anything: bits do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +51,14 @@ class Prepared:
     """One past the last scan voxel of the crop."""
 
     @property
-    def box(self) -> tuple[slice, slice, slice]:
+    def box(self) -> Box:
         """The crop as slices of the scan's (z, y, x)."""
-        z, y, x = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
-        return z, y, x
+        return _box(self.start, self.stop)
+
+    @property
+    def way_back(self) -> WayBack:
+        """How maps on this grid come back onto the scan."""
+        return WayBack(self.grid.shape, self.scan, self.start, self.stop)
 
     def restore_labels(
         self, logits: NDArray[np.float32], *, regions: bool = False, thresholds: Thresholds = ()
@@ -64,9 +74,8 @@ class Prepared:
             (z, y, x) uint8 class numbers on the scan's canonical grid.
         """
         labels = np.zeros(self.scan.shape, np.uint8)
-        inside = labels[self.box]
-        for rows, slab in self._slabs(logits):
-            inside[rows] = decide(slab, regions=regions, thresholds=thresholds)
+        for rows, slab in self.way_back.slabs(len(logits), _rows_of(logits)):
+            labels[self.box][rows] = decide(slab, regions=regions, thresholds=thresholds)
         return labels
 
     def restore_probabilities(self, logits: NDArray[np.float32], *, regions: bool = False) -> NDArray[np.float16]:
@@ -74,33 +83,93 @@ class Prepared:
 
         Softmax over classes, background first, or with `regions` a sigmoid of each map.
         """
-        probabilities = np.zeros((len(logits), *self.scan.shape), np.float16)
-        if not regions:
-            probabilities[0] = 1
-        for rows, slab in self._slabs(logits):
-            probabilities[(slice(None), *self.box)][:, rows] = _sigmoid(slab) if regions else _softmax(slab)
+        probabilities = empty_probabilities(len(logits), self.scan.shape, regions=regions)
+        for rows, slab in self.way_back.slabs(len(logits), _rows_of(logits)):
+            probabilities[(slice(None), *self.box)][:, rows] = activate(slab, regions=regions)
         return probabilities
 
     def restore_maps(self, maps: NDArray[np.float32]) -> NDArray[np.float16]:
         """Any maps (K, z, y, x) on the prepared grid to float16 on the scan's canonical grid; 0 outside the crop."""
         restored = np.zeros((len(maps), *self.scan.shape), np.float16)
-        for rows, slab in self._slabs(maps):
+        for rows, slab in self.way_back.slabs(len(maps), _rows_of(maps)):
             restored[(slice(None), *self.box)][:, rows] = slab
         return restored
 
-    def _slabs(self, array: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Resample (K, z, y, x) to the crop's voxels a few slices at a time: rows of the crop, (K, rows, y, x)."""
-        shape = [b - a for a, b in zip(self.start, self.stop, strict=True)]
-        depth, height, width = array.shape[1:]
-        along_z = axis_matrix(depth, shape[0], 1, 0.0)
-        step = max(1, SLAB_VOXELS // (len(array) * shape[1] * shape[2]))
-        for first in range(0, shape[0], step):
-            rows = slice(first, min(first + step, shape[0]))
-            used = np.flatnonzero(along_z[rows].any(axis=0))
-            window = slice(used[0], used[-1] + 1)
-            slab = mix(array[:, window], along_z[rows, window], 0) if depth != shape[0] else array[:, rows]
-            slab = mix(slab, axis_matrix(height, shape[1], 1, 0.0), 1) if height != shape[1] else slab
-            yield rows, mix(slab, axis_matrix(width, shape[2], 1, 0.0), 2) if width != shape[2] else slab
+
+@dataclass(frozen=True)
+class WayBack:
+    """From the prepared grid to the voxels of the crop, a few slices at a time."""
+
+    shape: tuple[int, int, int]
+    """Of the prepared grid."""
+    scan: Grid
+    start: tuple[int, int, int]
+    stop: tuple[int, int, int]
+
+    @property
+    def box(self) -> Box:
+        """The crop as slices of the scan's (z, y, x)."""
+        return _box(self.start, self.stop)
+
+    def slabs(self, maps: int, rows: Callable[[int, int], NDArray[np.float32]]) -> Iterator[Slab]:
+        """Maps on the voxels of the crop, linearly interpolated, from the first slice to the last.
+
+        Args:
+            maps: how many there are; slabs hold about `SLAB_VOXELS` voxels times maps.
+            rows: gives prepared rows first..last, (maps, rows, y, x). It is asked in order: never for a row before
+                the first of the last question.
+
+        Yields:
+            Rows of the crop, and their maps (maps, rows, y, x).
+        """
+        depth, height, width = (b - a for a, b in zip(self.start, self.stop, strict=True))
+        matrices = [axis_matrix(old, new, 1, 0.0) for old, new in zip(self.shape, (depth, height, width), strict=True)]
+        step = max(1, SLAB_VOXELS // (maps * height * width))
+        for first in range(0, depth, step):
+            wanted = slice(first, min(first + step, depth))
+            if depth == self.shape[0]:
+                slab = rows(wanted.start, wanted.stop)
+            else:
+                used = np.flatnonzero(matrices[0][wanted].any(axis=0))
+                window = slice(int(used[0]), int(used[-1]) + 1)
+                slab = _between(rows(window.start, window.stop), matrices[0][wanted, window])
+            for axis in (1, 2):
+                if slab.shape[1 + axis] != (depth, height, width)[axis]:
+                    slab = mix(slab, matrices[axis], axis)
+            yield wanted, slab
+
+
+def _between(maps: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Linear interpolation along z, each new slice from two old ones: the same bits however a scan is cut up."""
+    mixed = np.empty((len(maps), len(matrix), *maps.shape[2:]), np.float32)
+    for new, shares in enumerate(matrix):
+        first, *second = np.flatnonzero(shares)
+        np.multiply(maps[:, first], shares[first], out=mixed[:, new])
+        for other in second:
+            mixed[:, new] += maps[:, other] * shares[other]
+    return mixed
+
+
+def _rows_of(array: NDArray[np.float32]) -> Callable[[int, int], NDArray[np.float32]]:
+    return lambda first, last: array[:, first:last]
+
+
+def _box(start: Corner, stop: Corner) -> Box:
+    z, y, x = (slice(a, b) for a, b in zip(start, stop, strict=True))
+    return z, y, x
+
+
+def empty_probabilities(maps: int, shape: Sequence[int], *, regions: bool) -> NDArray[np.float16]:
+    """Certain background everywhere: (maps, *shape) float16."""
+    probabilities = np.zeros((maps, *shape), np.float16)
+    if not regions:
+        probabilities[0] = 1
+    return probabilities
+
+
+def activate(logits: NDArray[np.float32], *, regions: bool) -> NDArray[np.float32]:
+    """Probabilities of maps (K, z, y, x): softmax over classes, or with `regions` a sigmoid of each."""
+    return _sigmoid(logits) if regions else _softmax(logits)
 
 
 def decide(logits: NDArray[np.float32], *, regions: bool = False, thresholds: Thresholds = ()) -> NDArray[np.uint8]:
@@ -132,6 +201,66 @@ def decide(logits: NDArray[np.float32], *, regions: bool = False, thresholds: Th
     return winner
 
 
+@dataclass(frozen=True, eq=False)
+class Preparation:
+    """A scan on its way to what a net sees: prepared rows are made when they are asked for.
+
+    They come in blocks of `BLOCK` rows, the last of which are remembered; so all bits are the same whether a scan is
+    prepared whole, as for training, or walked through, as in inference.
+    """
+
+    image: Volume
+    """In its canonical orientation, values as stored."""
+    how: Prepare
+    grid: Grid
+    """Of the prepared voxels."""
+    start: tuple[int, int, int]
+    stop: tuple[int, int, int]
+    scales: tuple[Scale, ...]
+    """One per channel."""
+    recent: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, image: Volume, how: Prepare) -> Preparation:
+        """Look a scan over: where it is cropped and how its values are scaled. See `prepare`."""
+        scan = image.canonical()
+        _check(scan, how)
+        start, stop = _sized(*_foreground(scan.array, how.crop_above), scan.grid.shape, how.crop_size)
+        specs = how.intensity * (scan.channels if len(how.intensity) == 1 else 1)
+        inside = scan.array[(slice(None), *_box(start, stop))]
+        scales = tuple(Scale.of(channel, spec) for channel, spec in zip(inside, specs, strict=True))
+        crop = scan.grid.cropped(start, stop)
+        return cls(scan, how, crop.resampled(target_spacing(how, crop)), start, stop, scales)
+
+    @property
+    def way_back(self) -> WayBack:
+        """How maps on the prepared grid come back onto the scan."""
+        return WayBack(self.grid.shape, self.image.grid, self.start, self.stop)
+
+    def rows(self, first: int, last: int) -> NDArray[np.float32]:
+        """Prepared rows first..last: (C, rows, y, x)."""
+        parts = []
+        for number in range(first // BLOCK, (last - 1) // BLOCK + 1):
+            offset = number * BLOCK
+            block = self._block(number)
+            parts.append(block[:, max(first - offset, 0) : last - offset])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _block(self, number: int) -> NDArray[np.float32]:
+        if number not in self.recent:
+            for old in list(self.recent)[:-1]:
+                del self.recent[old]
+            first, last = number * BLOCK, min((number + 1) * BLOCK, self.grid.shape[0])
+            old_shape = tuple(b - a for a, b in zip(self.start, self.stop, strict=True))
+            resampling = Resampling(old_shape, self.grid.shape, self.how.order, self.how.anti_alias)
+            low, high = resampling.needs(first, last)
+            z, y, x = _box(self.start, self.stop)
+            part = self.image.array[:, z.start + low : z.start + high, y, x]
+            scaled = np.stack([scale(channel) for channel, scale in zip(part, self.scales, strict=True)])
+            self.recent[number] = resampling.rows(scaled, first, last)
+        return self.recent[number]
+
+
 def prepare(image: Volume, how: Prepare) -> Prepared:
     """Crop, scale and resample a scan.
 
@@ -142,17 +271,9 @@ def prepare(image: Volume, how: Prepare) -> Prepared:
     Raises:
         BadInput: values that are not finite, or another number of channels than `how.intensity` describes.
     """
-    scan = image.canonical()
-    _check(scan, how)
-    start, stop = _sized(*_foreground(scan.array, how.crop_above), scan.grid.shape, how.crop_size)
-    box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-    cropped = scan.array[(slice(None), *box)].astype(np.float32)
-    specs = how.intensity * (scan.channels if len(how.intensity) == 1 else 1)
-    scaled = np.stack([scale_intensity(channel, spec) for channel, spec in zip(cropped, specs, strict=True)])
-    crop_grid = scan.grid.cropped(start, stop)
-    grid = crop_grid.resampled(target_spacing(how, crop_grid))
-    array = resample(scaled, grid.shape, order=how.order, anti_alias=how.anti_alias)
-    return Prepared(array, grid, scan.grid, start, stop)
+    scan = Preparation.of(image, how)
+    array = scan.rows(0, scan.grid.shape[0])
+    return Prepared(array, scan.grid, scan.image.grid, scan.start, scan.stop)
 
 
 def prepare_labels(labels: NDArray[Any], prepared: Prepared) -> NDArray[Any]:
@@ -177,42 +298,69 @@ def target_spacing(how: Prepare, grid: Grid) -> tuple[float, float, float]:
     return z, y, x
 
 
-def scale_intensity(channel: NDArray[np.float32], how: Intensity) -> NDArray[np.float32]:
+def scale_intensity(channel: NDArray[Any], how: Intensity) -> NDArray[np.float32]:
     """Clip and normalise the values (z, y, x) of one channel."""
-    low, high = _range(channel, how)
-    clipped = np.clip(channel, low, high)
-    if how.normalise == "none":
-        return clipped
-    if how.normalise == "range":
-        return (clipped - np.float32(low)) / np.float32(max(high - low, _TINY))
-    inside = channel != 0 if how.normalise == "zscore-nonzero" else None
-    mean, deviation = how.moments or _moments(clipped, inside)
-    scaled = (clipped - np.float32(mean)) / np.float32(max(deviation, _TINY))
-    return scaled if inside is None else np.where(inside, scaled, np.float32(0))
+    return Scale.of(channel, how)(channel)
 
 
-def _moments(values: NDArray[np.float32], inside: NDArray[np.bool_] | None) -> tuple[float, float]:
-    """Mean and standard deviation in double precision, slice by slice, so that no second copy of a scan is made."""
-    slices = [plane if inside is None else plane[inside[k]] for k, plane in enumerate(values)]
-    count = sum(plane.size for plane in slices)
+@dataclass(frozen=True)
+class Scale:
+    """How the values of one channel of one scan become what a net sees."""
+
+    how: Intensity
+    low: float
+    high: float
+    mean: float = 0.0
+    deviation: float = 1.0
+
+    @classmethod
+    def of(cls, channel: NDArray[Any], how: Intensity) -> Scale:
+        """Measure a channel (z, y, x) as far as the recipe asks for it."""
+        low, high = _range(channel, how)
+        if how.normalise not in ("zscore", "zscore-nonzero"):
+            return cls(how, low, high)
+        return cls(how, low, high, *(how.moments or _moments(channel, low, high, how)))
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Scale any part of the channel."""
+        clipped = np.clip(values.astype(np.float32), self.low, self.high)
+        if self.how.normalise == "none":
+            return clipped
+        if self.how.normalise == "range":
+            return (clipped - np.float32(self.low)) / np.float32(max(self.high - self.low, _TINY))
+        clipped -= np.float32(self.mean)
+        clipped /= np.float32(max(self.deviation, _TINY))
+        return np.where(values != 0, clipped, np.float32(0)) if self.how.normalise == "zscore-nonzero" else clipped
+
+
+def _moments(channel: NDArray[Any], low: float, high: float, how: Intensity) -> tuple[float, float]:
+    """Mean and standard deviation of clipped values in double precision, slice by slice: no copy of a scan is made."""
+
+    def planes() -> Iterator[NDArray[np.float32]]:
+        for plane in channel:
+            clipped = np.clip(plane.astype(np.float32), low, high)
+            yield clipped[plane != 0] if how.normalise == "zscore-nonzero" else clipped
+
+    counts = [plane.size for plane in planes()]
+    count = sum(counts)
     if not count:
         return 0.0, 1.0
-    mean = sum(float(plane.sum(dtype=np.float64)) for plane in slices) / count
-    spread = sum(float(np.square(plane.astype(np.float64) - mean).sum()) for plane in slices) / count
+    mean = sum(float(plane.sum(dtype=np.float64)) for plane in planes()) / count
+    spread = sum(float(np.square(plane.astype(np.float64) - mean).sum()) for plane in planes()) / count
     return mean, spread**0.5
 
 
 _TINY = 1e-8
 
 
-def _range(channel: NDArray[np.float32], how: Intensity) -> tuple[float, float]:
+def _range(channel: NDArray[Any], how: Intensity) -> tuple[float, float]:
     if how.window:
         return how.window
     values = channel
     if how.normalise == "zscore-nonzero" and (channel != 0).any():
         values = channel[channel != 0]
     if how.percentiles:
-        low, high = np.percentile(values, how.percentiles)
+        low, high = np.percentile(values.astype(np.float32, copy=False), how.percentiles)
         return float(low), float(high)
     return float(values.min()), float(values.max())
 
@@ -224,7 +372,7 @@ def _check(scan: Volume, how: Prepare) -> None:
             f"{name}the image has {scan.channels} channel(s) where the recipe expects {len(how.intensity)}."
             " Give all channels, in the order of the recipe's `channels`."
         )
-    if not np.isfinite(scan.array).all():
+    if scan.array.dtype.kind == "f" and not np.isfinite(scan.array).all():
         bad = int(scan.array.size - np.isfinite(scan.array).sum())
         raise BadInput(
             f"{name}{bad} voxels are not finite numbers (NaN or infinity).\n"
@@ -237,18 +385,15 @@ def _foreground(array: NDArray[Any], threshold: float | None) -> tuple[tuple[int
     shape: Sequence[int] = array.shape[1:]
     if threshold is None:
         return (0, 0, 0), tuple(shape)  # type: ignore[return-value]
-    above = np.logical_or.reduce(array > threshold)
-    if not above.any():
+    highest = array.max(axis=3).max(axis=0)  # of every line along x, (z, y)
+    if not (highest > threshold).any():
         return (0, 0, 0), tuple(shape)  # type: ignore[return-value]
     start, stop = [], []
-    for axis in range(3):
-        used = np.flatnonzero(above.any(axis=tuple(other for other in range(3) if other != axis)))
+    for profile in (highest.max(axis=1), highest.max(axis=0), array.max(axis=(0, 1, 2))):
+        used = np.flatnonzero(profile > threshold)
         start.append(int(used[0]))
         stop.append(int(used[-1]) + 1)
     return tuple(start), tuple(stop)  # type: ignore[return-value]
-
-
-Corner = tuple[int, int, int]
 
 
 def _sized(

@@ -6,6 +6,7 @@ sample is mixed from the old ones, spline prefilter, border and blur included. A
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+NOTHING = 1e-7
+"""Shares below this are left out, so that a few new rows need a few old ones: a spline reaches over all, in theory."""
+
+
 def resample(
     array: NDArray[np.float32], shape: Sequence[int], *, order: int = 1, anti_alias: float = 0.0
 ) -> NDArray[np.float32]:
@@ -25,18 +30,53 @@ def resample(
     Args:
         array: (C, z, y, x) float32.
         shape: new (z, y, x).
-        order: 1 linear, 3 cubic spline; edges are repeated.
+        order: 0 nearest, 1 linear, 3 cubic spline; edges are repeated.
         anti_alias: Gaussian blur first on axes that get coarser, standard deviation in old voxels.
 
     Returns:
         (C, *shape) float32.
     """
-    growth = [new / old for new, old in zip(shape, array.shape[1:], strict=True)]
-    for axis in np.argsort(growth):  # the axis that shrinks most goes first and makes the rest cheaper
-        if growth[axis] != 1:
-            matrix = axis_matrix(array.shape[1 + axis], shape[axis], order, anti_alias if growth[axis] < 1 else 0.0)
-            array = mix(array, matrix, int(axis))
-    return np.ascontiguousarray(array)
+    z, y, x = shape
+    how = Resampling((*array.shape[1:],), (z, y, x), order, anti_alias)
+    first, last = how.needs(0, z)
+    return how.rows(array[:, first:last], 0, z)
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """From one number of voxels to another, any rows along z at a time; see `resample`."""
+
+    old: tuple[int, ...]
+    new: tuple[int, int, int]
+    order: int = 1
+    anti_alias: float = 0.0
+
+    def needs(self, first: int, last: int) -> tuple[int, int]:
+        """The old rows (first, one past the last) that new rows are mixed from."""
+        if self.old[0] == self.new[0]:
+            return first, last
+        used = np.flatnonzero(self._matrix(0)[first:last].any(axis=0))
+        return int(used[0]), int(used[-1]) + 1
+
+    def rows(self, part: NDArray[np.float32], first: int, last: int) -> NDArray[np.float32]:
+        """New rows first..last.
+
+        Args:
+            part: (C, rows, y, x), just the old rows that `needs` names.
+            first: first new row.
+            last: one past the last.
+        """
+        growth = [new / old for new, old in zip(self.new, self.old, strict=True)]
+        start, stop = self.needs(first, last)
+        for axis in np.argsort(growth):  # the axis that shrinks most goes first and makes the rest cheaper
+            if growth[axis] != 1:
+                matrix = self._matrix(int(axis))
+                part = mix(part, matrix if axis else matrix[first:last, start:stop], int(axis))
+        return np.ascontiguousarray(part)
+
+    def _matrix(self, axis: int) -> NDArray[np.float32]:
+        old, new = self.old[axis], self.new[axis]
+        return axis_matrix(old, new, self.order, self.anti_alias if new < old else 0.0)
 
 
 def resample_labels(labels: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
@@ -80,9 +120,9 @@ def axis_matrix(old: int, new: int, order: int, blur: float) -> NDArray[np.float
     if blur:
         unit = gaussian_filter1d(unit, blur, axis=0, mode="nearest")
     scale = old / new
-    matrix: NDArray[np.float32] = affine_transform(
-        unit, (scale, 1.0), (scale / 2 - 0.5, 0.0), (new, old), order=order, mode="nearest"
-    ).astype(np.float32)
+    exact = affine_transform(unit, (scale, 1.0), (scale / 2 - 0.5, 0.0), (new, old), order=order, mode="nearest")
+    exact[np.abs(exact) < NOTHING] = 0
+    matrix: NDArray[np.float32] = (exact / exact.sum(axis=1, keepdims=True)).astype(np.float32)
     matrix.setflags(write=False)
     return matrix
 
