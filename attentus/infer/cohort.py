@@ -119,7 +119,7 @@ def predict_cohort(
                 raise BadFile(
                     scan.result, "exists already", "Allow overwriting (--overwrite), or choose another folder."
                 )
-            volume = io.read(scan.path, series=scan.series)
+            volume = io.read(scan.path, series=scan.series, as_stored=True)
             prediction = model.predict(volume, clean=clean, probabilities=probabilities, attention=attention)
             _write(prediction, scan, overwrite=overwrite)
             changes = prediction.removed_ml, prediction.added_ml

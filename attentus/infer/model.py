@@ -9,38 +9,32 @@ scores.json           how it did on the cases held back (optional)
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from attentus import io, nets
-from attentus.data.resolve import values_in
-from attentus.errors import BadFile, BadInput
-from attentus.infer.clean import clean as clean_labels
+from attentus.errors import BadFile
 from attentus.infer.early_exit import EarlyExit, check_early_exit
-from attentus.infer.sliding import Window, sliding_window
+from attentus.infer.segment import Member, Wish, mute, segment
+from attentus.infer.sliding import Window, runner
 from attentus.io.atomic import replacing, write_text
-from attentus.progress import Progress, Silent
-from attentus.recipes import Clean, Recipe, build, dump
-from attentus.transforms.prepare import prepare
+from attentus.recipes import Recipe, build, dump
 from attentus.types import Case, Prediction, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from os import PathLike
 
-    from numpy.typing import NDArray
     from torch import nn
 
+    from attentus.progress import Progress
+
 WEIGHTS = {"best": "weights.safetensors", "last": "last.safetensors"}
-NO_VOTE = -1e30
-"""Logit of an output without a vote; finite, because resampling multiplies it by zero."""
 NET_PREFIX = "net."
 """Weights of the net carry this prefix in a training state, which holds more than them."""
 
@@ -125,45 +119,21 @@ class Model:
             BadInput: the scan cannot be read, has other channels than the model, or holds NaN.
         """
         volume = _volume(scan).canonical()
-        if volume.channels != len(self.recipe.channels):
-            name = f"{volume.source.path}: " if volume.source and volume.source.path else ""
-            raise BadInput(
-                f"{name}the image has {volume.channels} channel(s); this model takes {len(self.recipe.channels)}"
-                f" ({', '.join(self.recipe.channels)}), in this order."
-            )
-        started = time.perf_counter()
-        prepared = prepare(volume, self.recipe.prepare)
-        windows = len(self.window.starts(prepared.grid.shape))
         net = self.net if attention else self.runner()
-        with (progress or Silent()).task("predicting", windows) as task:
-            maps = sliding_window(
-                net,
-                prepared.array,
-                self.window,
-                dims=self.recipe.net.dims,
-                device=next(self.net.parameters()).device,
-                attention=attention,
-                task=task,
-            )
-        logits = maps.pop("logits")
-        logits[mute(self.recipe)] = NO_VOTE
-        regions, how = self.recipe.regions, self.recipe.infer.clean if clean else {}
-        thresholds = [how.get(name, Clean()).threshold for name in self.names]
-        labels = self._values()[prepared.restore_labels(logits, regions=regions, thresholds=thresholds)]
-        changes = clean_labels(labels, volume.grid.spacing, how, self.names, values_in(self.recipe))
-        return Prediction(
-            labels=volume.like(labels[None]),
-            names=self.names,
-            probabilities=volume.like(prepared.restore_probabilities(logits, regions=regions))
-            if probabilities
-            else None,
-            attention={name: volume.like(prepared.restore_maps(alpha)) for name, alpha in maps.items()},
-            removed_ml=changes.removed_ml,
-            added_ml=changes.added_ml,
-            model=self.recipe.name,
-            seconds=time.perf_counter() - started,
-            level=sum(net.levels) / len(net.levels) if isinstance(net, EarlyExit) else None,
-        )
+        was_training = net.training
+        net.eval()
+        try:
+            found = segment([self.member(net, attention=attention)], volume, Wish(clean, probabilities), progress)
+        finally:
+            net.train(was_training)
+        level = sum(net.levels) / len(net.levels) if isinstance(net, EarlyExit) else None
+        return replace(found, model=self.recipe.name, level=level)
+
+    def member(self, net: nn.Module | None = None, *, attention: bool = False) -> Member:
+        """The model as one of those that segment a scan."""
+        device = next(self.net.parameters()).device
+        run = runner(net or self.net, self.recipe.net.dims, device, attention=attention)
+        return Member(self.recipe, run, self.window)
 
     def runner(self) -> nn.Module:
         """What is asked about every window: the net, or with `infer.early_exit` its heads one by one."""
@@ -171,11 +141,6 @@ class Model:
         if agreement is None:
             return self.net
         return EarlyExit(self.net, agreement, regions=self.recipe.regions, mute=mute(self.recipe))
-
-    def _values(self) -> NDArray[np.unsignedinteger]:
-        """Class number to stored label value."""
-        values = [0, *self.names.values()]
-        return np.array(values, np.uint8 if max(values) < 256 else np.uint16)
 
 
 def recipe_of(folder: Path) -> Recipe:
@@ -209,12 +174,6 @@ def price(recipe: Recipe) -> nets.Cost:
     with torch.device("meta"):
         net = create_net(recipe)
     return nets.cost(net, len(recipe.channels), window_of(recipe).size[-recipe.net.dims :])
-
-
-def mute(recipe: Recipe) -> list[int]:
-    """Outputs that the loss left out of the softmax (its option `active`): they were not trained and have no vote."""
-    active = recipe.loss.options.get("active")
-    return [] if active is None else [k for k in range(len(recipe.outputs)) if k not in active]
 
 
 def window_of(recipe: Recipe) -> Window:
@@ -258,4 +217,4 @@ def _load_weights(net: nn.Module, path: Path) -> None:
 def _volume(scan: Volume | Case | str | PathLike[str]) -> Volume:
     if isinstance(scan, Volume):
         return scan
-    return io.read_case(scan) if isinstance(scan, Case) else io.read(scan)
+    return io.read_case(scan, as_stored=True) if isinstance(scan, Case) else io.read(scan, as_stored=True)

@@ -1,10 +1,16 @@
-"""Sliding-window inference: overlapping windows, blended, accumulated in place."""
+"""Sliding-window inference: overlapping windows, blended, with a canvas that rolls along z.
+
+No whole map of a scan is ever held. Windows are computed in the order of z; as soon as no later window reaches a row,
+it is final and can be taken, and what has been taken is forgotten. The numbers do not depend on how many rows are
+taken at a time: every voxel is summed over the same windows in the same order.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import product
-from typing import TYPE_CHECKING
+from itertools import chain, combinations, product
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -14,46 +20,21 @@ from attentus.nets import listening
 from attentus.nets.parts import resize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from attentus.progress import Task
 
+    Maps = dict[str, NDArray[np.float32]]
+    Run = Callable[[NDArray[np.float32]], Maps]
+    """A net on windows (N, C, z, y, x): maps by name, "logits" among them, each (N, K, z, y, x)."""
+
 SIGMA = 1 / 8
 """Standard deviation of the Gaussian blending weight, as a share of the window (nnU-Net's choice)."""
-FLOOR = 1e-3
-"""Smallest blending weight, so that every voxel of every window counts."""
-
-
-@dataclass
-class Canvas:
-    """Sums of weighted windows over a scan, and of the weights."""
-
-    shape: tuple[int, int, int]
-    total: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-    weight: NDArray[np.float32] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.weight = np.zeros(self.shape, np.float32)
-
-    def add(self, name: str, maps: NDArray[np.float32], start: Sequence[int], weight: NDArray[np.float32]) -> None:
-        """Add one window's maps (K, *window) at a place that may reach beyond the scan."""
-        total = self.total.setdefault(name, np.zeros((len(maps), *self.shape), np.float32))
-        target, source = _inside(start, weight.shape, self.shape)
-        total[(slice(None), *target)] += maps[(slice(None), *source)] * weight[source]
-
-    def count(self, start: Sequence[int], weight: NDArray[np.float32]) -> None:
-        """Add the weight of one window."""
-        target, source = _inside(start, weight.shape, self.shape)
-        self.weight[target] += weight[source]
-
-    def finish(self) -> dict[str, NDArray[np.float32]]:
-        """Weighted means (K, z, y, x) by name."""
-        for total in self.total.values():
-            np.divide(total, self.weight, out=total)
-        return self.total
+SURE = 10.0
+"""Logit of background in a window that is skipped because there is nothing in it."""
 
 
 @dataclass(frozen=True)
@@ -77,21 +58,221 @@ class Window:
         axes = [_starts(full, size, self.overlap) for full, size in zip(shape, self.size, strict=True)]
         return [(z, y, x) for z, y, x in product(*axes)]
 
-    def weight(self) -> NDArray[np.float32]:
-        """Blending weight of each voxel of a window, (z, y, x), largest 1."""
+    def weights(self) -> tuple[NDArray[np.float32], ...]:
+        """Blending weight along each axis, largest 1; that of a voxel is the product of three."""
         if self.blend == "constant":
-            return np.ones(self.size, np.float32)
+            return tuple(np.ones(n, np.float32) for n in self.size)
         axes = []
         for n in self.size:
             offset = (np.arange(n) - (n - 1) / 2) / max(n * SIGMA, 1e-6)
-            axes.append(np.exp(-0.5 * offset**2))
-        z, y, x = axes
-        weight = z[:, None, None] * y[None, :, None] * x[None, None, :]
-        scaled: NDArray[np.float64] = np.maximum(weight / weight.max(), FLOOR)
-        return scaled.astype(np.float32)
+            weight = np.exp(-0.5 * offset**2)
+            axes.append((weight / weight.max()).astype(np.float32))
+        return tuple(axes)
+
+    def weight(self) -> NDArray[np.float32]:
+        """Blending weight of each voxel of a window, (z, y, x), largest 1."""
+        z, y, x = self.weights()
+        return z[:, None, None] * y[:, None] * x
+
+    def totals(self, shape: Sequence[int]) -> tuple[NDArray[np.float32], ...]:
+        """Sum of the weights of all windows over a scan, along each axis."""
+        sums = []
+        for full, size, weight in zip(shape, self.size, self.weights(), strict=True):
+            total = np.zeros(full, np.float32)
+            for start in _starts(full, size, self.overlap):
+                low, high = max(start, 0), min(start + size, full)
+                total[low:high] += weight[low - start : high - start]
+            sums.append(total)
+        return tuple(sums)
 
 
-@torch.inference_mode()
+class Source(Protocol):
+    """A prepared scan that can be had row by row: (C, rows, y, x)."""
+
+    def __call__(self, first: int, last: int) -> NDArray[np.float32]:
+        """Rows first..last."""
+        ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be done with a window besides running the net once.
+
+    Args:
+        mirror: axes of the array (2 z, 3 y, 4 x of N, C, z, y, x) to flip; the mean of all combinations is taken.
+        skip: values per channel; a window in which no channel exceeds its own is background without being looked at.
+        background: the first map is background (not so for regions).
+    """
+
+    mirror: tuple[int, ...] = ()
+    skip: tuple[float, ...] | None = None
+    background: bool = True
+
+
+@dataclass(eq=False)
+class Walk:
+    """A net on its way through a scan.
+
+    Args:
+        run: the net.
+        source: the scan.
+        shape: of the scan, (z, y, x).
+        outside: value per channel beyond the scan.
+        how: windows.
+        options: flips and skipping.
+        ahead: rows that are taken at a time, at most.
+        task: told of every window that is done.
+        on_disk: the canvas is a temporary file, for machines with little memory.
+    """
+
+    run: Run
+    source: Source
+    shape: tuple[int, int, int]
+    outside: Sequence[float]
+    how: Window
+    options: Options = Options()
+    ahead: int = 1
+    task: Task | None = None
+    on_disk: bool = False
+    skipped: int = 0
+    """Windows that were not looked at."""
+    _canvas: dict[str, Ring] = field(default_factory=dict)
+    _chunks: list[list[tuple[int, int, int]]] = field(default_factory=list)
+    _done: int = 0
+    _layer: tuple[int, NDArray[np.float32]] | None = None
+    _low: int = 0
+
+    def __post_init__(self) -> None:
+        starts, batch = self.how.starts(self.shape), self.how.batch
+        self._chunks = [starts[k : k + batch] for k in range(0, len(starts), batch)]
+        self._totals = self.how.totals(self.shape)
+        self._weight = self.how.weight()
+
+    @property
+    def capacity(self) -> int:
+        """Rows of the canvas: those being taken, the windows under way, and what a chunk of them spans."""
+        span = max(chunk[-1][0] - chunk[0][0] for chunk in self._chunks)
+        return min(self.how.size[0] + span + self.ahead, self.shape[0])
+
+    def rows(self, first: int, last: int) -> Maps:
+        """Weighted means of all maps in rows first..last, (K, rows, y, x); earlier rows are forgotten."""
+        for ring in self._canvas.values():
+            ring.forget(first)
+        self._low = first
+        while self._final < last:
+            self._advance()
+        z, y, x = self._totals
+        total = z[first:last, None, None] * y[:, None] * x
+        return {name: ring.take(first, last) / total for name, ring in self._canvas.items()}
+
+    def logits(self, first: int, last: int) -> NDArray[np.float32]:
+        """`rows` of the logits alone."""
+        return self.rows(first, last)["logits"]
+
+    @property
+    def _final(self) -> int:
+        """Rows below this one will not change any more."""
+        return self.shape[0] if self._done == len(self._chunks) else max(self._chunks[self._done][0][0], 0)
+
+    def _advance(self) -> None:
+        chunk = self._chunks[self._done]
+        cut = [self._window(start) for start in chunk]
+        full = [k for k, one in enumerate(cut) if not self._empty(one)]
+        maps = _flipped(self.run, np.stack([cut[k] for k in full]), self.options.mirror) if full else {}
+        for name, values in maps.items():
+            for k, one in zip(full, values, strict=True):
+                self._add(name, one, chunk[k])
+        for k in set(range(len(chunk))) - set(full):
+            self._add_background(chunk[k])
+        self._done += 1
+        if self.task:
+            self.task.advance(len(chunk))
+
+    def _window(self, start: tuple[int, int, int]) -> NDArray[np.float32]:
+        """A window; its rows are kept for the others of the same layer."""
+        z, y, x = start
+        if self._layer is None or self._layer[0] != z:
+            self._layer = None
+            self._layer = (z, self.source(max(z, 0), min(z + self.how.size[0], self.shape[0])))
+        return window(self._layer[1], (min(z, 0), y, x), self.how.size, self.outside)
+
+    def _empty(self, one: NDArray[np.float32]) -> bool:
+        limits = self.options.skip
+        return limits is not None and all(c.max() <= limit for c, limit in zip(one, limits, strict=True))
+
+    def _add(self, name: str, maps: NDArray[np.float32], start: tuple[int, int, int]) -> None:
+        if name not in self._canvas:
+            self._canvas[name] = self._ring(len(maps))
+        target, inside = _inside(start, self.how.size, self.shape)
+        self._canvas[name].add(maps[(slice(None), *inside)] * self._weight[inside], target)
+
+    def _add_background(self, start: tuple[int, int, int]) -> None:
+        self.skipped += 1
+        for name, ring in self._known().items():
+            maps = np.zeros((ring.maps, 1, 1, 1), np.float32)
+            if name == "logits":
+                maps[:] = -SURE
+                maps[0] = SURE if self.options.background else -SURE
+            self._add(name, np.broadcast_to(maps, (ring.maps, *self.how.size)), start)
+
+    def _ring(self, maps: int) -> Ring:
+        return Ring(maps, self.capacity, self.shape, self._low, self.on_disk)
+
+    def _known(self) -> dict[str, Ring]:
+        """The canvases; if no window has been looked at yet, one is, to learn which maps there are."""
+        if not self._canvas:
+            for name, values in self.run(self._window(self._chunks[self._done][0])[None]).items():
+                self._canvas[name] = self._ring(values.shape[1])
+        return self._canvas
+
+
+@dataclass(eq=False)
+class Ring:
+    """Sums of weighted windows for some rows of a scan: row z lies at z modulo the capacity."""
+
+    maps: int
+    capacity: int
+    shape: tuple[int, int, int]
+    low: int = 0
+    """Rows below are forgotten."""
+    on_disk: bool = False
+
+    def __post_init__(self) -> None:
+        shape = (self.maps, self.capacity, *self.shape[1:])
+        if self.on_disk:
+            self.file = TemporaryFile(prefix="attentus-")  # noqa: SIM115 - lives as long as the canvas
+            self.sums: NDArray[np.float32] = np.memmap(self.file, np.float32, "w+", shape=shape)
+        else:
+            self.sums = np.zeros(shape, np.float32)
+
+    def add(self, maps: NDArray[np.float32], target: tuple[slice, ...]) -> None:
+        """Add maps (K, rows, y, x) to a place of the scan; rows that are forgotten already are left out."""
+        z, y, x = target
+        behind = max(self.low - z.start, 0)
+        for place, part in self._pieces(z.start + behind, z.stop):
+            offset = behind + part.start
+            self.sums[:, place, y, x] += maps[:, offset : offset + part.stop - part.start]
+
+    def take(self, first: int, last: int) -> NDArray[np.float32]:
+        """A copy of rows first..last."""
+        return np.concatenate([self.sums[:, place] for place, _ in self._pieces(first, last)], axis=1)
+
+    def forget(self, first: int) -> None:
+        """Free the rows before one."""
+        for place, _ in self._pieces(self.low, max(first, self.low)):
+            self.sums[:, place] = 0
+        self.low = max(first, self.low)
+
+    def _pieces(self, first: int, last: int) -> Iterator[tuple[slice, slice]]:
+        """Rows as places in the ring, and as parts of themselves."""
+        z = first
+        while z < last:
+            place = z % self.capacity
+            count = min(last - z, self.capacity - place)
+            yield slice(place, place + count), slice(z - first, z - first + count)
+            z += count
+
+
 def sliding_window(
     net: nn.Module,
     array: NDArray[np.float32],
@@ -101,8 +282,8 @@ def sliding_window(
     device: torch.device | str = "cpu",
     attention: bool = False,
     task: Task | None = None,
-) -> dict[str, NDArray[np.float32]]:
-    """Run a net over a scan.
+) -> Maps:
+    """Run a net over a scan that is in memory, and get whole maps.
 
     Args:
         net: takes (N, C, *spatial), returns a tuple of logits; put into evaluation mode for the while.
@@ -117,37 +298,55 @@ def sliding_window(
         "logits" (K, z, y, x) and, if asked for, each attention module's coefficients (maps, z, y, x) by its name,
         brought to the scan's voxels and blended like the logits.
     """
-    outside = array.reshape(len(array), -1).min(axis=1)
-    weight = how.weight()
-    canvas = Canvas(array.shape[1:])
+    z, y, x = array.shape[1:]
+    outside = array.reshape(len(array), -1).min(axis=1).tolist()
+    run = runner(net, dims, device, attention=attention)
+    walk = Walk(run, lambda a, b: array[:, a:b], (z, y, x), outside, how, ahead=z, task=task)
     was_training = net.training
     net.eval()
     try:
-        for starts in _chunks(how.starts(array.shape[1:]), how.batch):
-            cut = np.stack([window(array, start, how.size, outside.tolist()) for start in starts])
-            for name, maps in _forward(net, torch.from_numpy(cut).to(device), dims, attention=attention).items():
-                for start, one in zip(starts, maps, strict=True):
-                    canvas.add(name, one, start, weight)
-            for start in starts:
-                canvas.count(start, weight)
-            if task:
-                task.advance(len(starts))
+        return walk.rows(0, z)
     finally:
         net.train(was_training)
-    return canvas.finish()
 
 
-def _forward(net: nn.Module, x: Tensor, dims: int, *, attention: bool) -> dict[str, NDArray[np.float32]]:
-    """One pass over windows (N, C, z, y, x); everything comes back as (N, K, z, y, x) float32 in the window's size."""
-    flat = x[:, :, 0] if dims == 2 else x
-    maps: dict[str, Tensor] = {}
-    if attention:
-        with listening(net) as heard:
+def runner(net: nn.Module, dims: int, device: torch.device | str = "cpu", *, attention: bool = False) -> Run:
+    """A net as a function of windows; attention coefficients come in the window's size.
+
+    Args:
+        net: in evaluation mode.
+        dims: 2 for nets that take slices.
+        device: where the net lives.
+        attention: return the coefficients of every attention module, too.
+    """
+
+    @torch.inference_mode()
+    def run(windows: NDArray[np.float32]) -> Maps:
+        x = torch.from_numpy(windows).to(device)
+        flat = x[:, :, 0] if dims == 2 else x
+        maps: dict[str, Tensor] = {}
+        if attention:
+            with listening(net) as heard:
+                maps["logits"] = net(flat)[0]
+            maps |= {name: resize(alpha.float(), flat.shape[2:]) for name, alpha in heard.items()}
+        else:
             maps["logits"] = net(flat)[0]
-        maps |= {name: resize(alpha.float(), flat.shape[2:]) for name, alpha in heard.items()}
-    else:
-        maps["logits"] = net(flat)[0]
-    return {k: (v.float()[:, :, None] if dims == 2 else v.float()).cpu().numpy() for k, v in maps.items()}
+        return {k: (v.float()[:, :, None] if dims == 2 else v.float()).cpu().numpy() for k, v in maps.items()}
+
+    return run
+
+
+def _flipped(run: Run, windows: NDArray[np.float32], axes: Sequence[int]) -> Maps:
+    """Mean over all flips along some axes, each turned back."""
+    choices = list(chain.from_iterable(combinations(axes, n) for n in range(len(axes) + 1)))
+    if len(choices) == 1:
+        return run(windows)
+    sums: Maps = {}
+    for flip in choices:
+        for name, maps in run(np.ascontiguousarray(np.flip(windows, flip))).items():
+            turned = np.flip(maps, flip) / np.float32(len(choices))
+            sums[name] = sums[name] + turned if name in sums else turned
+    return sums
 
 
 def _starts(full: int, size: int, overlap: float) -> list[int]:
@@ -165,8 +364,3 @@ def _inside(
     target = tuple(slice(max(s, 0), min(s + n, full)) for s, n, full in zip(start, size, shape, strict=True))
     source = tuple(slice(t.start - s, t.stop - s) for t, s in zip(target, start, strict=True))
     return target, source
-
-
-def _chunks(items: list[tuple[int, int, int]], size: int) -> Iterator[list[tuple[int, int, int]]]:
-    for first in range(0, len(items), size):
-        yield items[first : first + size]

@@ -31,22 +31,23 @@ LABEL_TOLERANCE = 1e-3
 _WRITERS = {".nii": write_nifti, ".nii.gz": write_nifti, ".nrrd": write_itk, ".mha": write_itk, ".png": write_png}
 
 
-def read(path: str | PathLike[str], *, series: str | None = None) -> Volume:
+def read(path: str | PathLike[str], *, series: str | None = None, as_stored: bool = False) -> Volume:
     """Read an image: NIfTI, NRRD, MHA, GIPL, a DICOM series (folder or file), a picture or a folder of pictures.
 
     Args:
         path: file or folder.
         series: for a folder with several DICOM series, the UID or a part of the description of the wanted one.
+        as_stored: keep the file's type of numbers, as a large CT in 16-bit integers takes half the memory.
 
     Returns:
-        Volume of float32, (C, z, y, x) in the canonical orientation. CT from DICOM is in HU. `as_stored()`, and
-        `write`, give the voxels back on the file's own grid.
+        Volume of float32 (see `as_stored`), (C, z, y, x) in the canonical orientation. CT from DICOM is in HU.
+        `Volume.as_stored()`, and `write`, give the voxels back on the file's own grid.
 
     Raises:
         BadFile: missing, empty, damaged, of no known kind, or no regular volume; the message says what to do.
     """
     volume = _read_stored(Path(path), series).canonical()
-    return volume.like(np.ascontiguousarray(volume.array, dtype=np.float32))
+    return volume.like(np.ascontiguousarray(volume.array, dtype=None if as_stored else np.float32))
 
 
 def read_labels(path: str | PathLike[str], *, segments: Sequence[int | str] | None = None) -> Volume:
@@ -142,8 +143,8 @@ def read_grid(path: str | PathLike[str]) -> Grid:
     return read(path).grid
 
 
-def read_case(case: Case) -> Volume:
-    """All channels of a case as one volume, in the order of `Case.images`.
+def read_case(case: Case, *, as_stored: bool = False) -> Volume:
+    """All channels of a case as one volume, in the order of `Case.images`; `as_stored` as in `read`.
 
     Raises:
         BadFile: as `read`; also a case without an image.
@@ -151,10 +152,11 @@ def read_case(case: Case) -> Volume:
     """
     if not case.images:
         raise BadFile(case.label or case.id, f"case {case.id} has labels but no image", "Add the image or remove it.")
-    volumes = [read(path) for path in case.images]
+    volumes = [read(path, as_stored=as_stored) for path in case.images]
     for path, volume in zip(case.images[1:], volumes[1:], strict=True):
         volumes[0].grid.require_match(volume.grid, case.id, case.images[0].name, path.name)
-    return volumes[0].like(np.concatenate([volume.array for volume in volumes]))
+    arrays = [volume.array for volume in volumes]
+    return volumes[0].like(arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
 
 
 def write(volume: Volume, path: str | PathLike[str], *, overwrite: bool = False) -> None:

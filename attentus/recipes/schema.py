@@ -361,6 +361,14 @@ class Infer(Section):
     """How overlapping windows are averaged: weight falling towards the window's edge, or equal."""
     batch: Count = 1
     """Windows per forward pass."""
+    mirror: tuple[Axis, ...] = ()
+    """Axes to flip: the net sees every combination and the mean is taken (test-time augmentation); costs a factor of
+    two for each axis."""
+    skip_below: float | None = None
+    """Windows in which no channel exceeds this value of the scan are background without being looked at, e.g. -900 HU
+    for air."""
+    temperature: Positive = 1.0
+    """Logits are divided by this before they become probabilities; above 1 makes them less sure."""
     clean: dict[str, Clean] = {}
     """Post-processing by structure, e.g. {liver: {largest: true}, tumour: {inside: liver, min_ml: 0.1}};
     `attentus tune-postprocess` chooses it by measuring."""

@@ -14,7 +14,8 @@ from attentus import metrics
 from attentus.data.patches import Batch, ahead
 from attentus.data.resolve import members
 from attentus.errors import TrainingStopped
-from attentus.infer.model import NO_VOTE, WEIGHTS, mute, save_weights, window_of
+from attentus.infer.model import WEIGHTS, save_weights, window_of
+from attentus.infer.segment import NO_VOTE, mute
 from attentus.infer.sliding import sliding_window
 from attentus.train.schedule import PLATEAU, epoch_steps, factor, total_steps
 from attentus.train.signals import Stop

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from attentus.errors import BadInput
 from attentus.transforms.resample import Resampling, axis_matrix, mix, resample_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     Thresholds = Sequence[float | None]
     Box = tuple[slice, slice, slice]
-    Slab = tuple[slice, NDArray[np.float32]]
 
 Corner = tuple[int, int, int]
 
@@ -74,7 +73,7 @@ class Prepared:
             (z, y, x) uint8 class numbers on the scan's canonical grid.
         """
         labels = np.zeros(self.scan.shape, np.uint8)
-        for rows, slab in self.way_back.slabs(len(logits), _rows_of(logits)):
+        for rows, slab in self._slabs(logits):
             labels[self.box][rows] = decide(slab, regions=regions, thresholds=thresholds)
         return labels
 
@@ -84,21 +83,25 @@ class Prepared:
         Softmax over classes, background first, or with `regions` a sigmoid of each map.
         """
         probabilities = empty_probabilities(len(logits), self.scan.shape, regions=regions)
-        for rows, slab in self.way_back.slabs(len(logits), _rows_of(logits)):
+        for rows, slab in self._slabs(logits):
             probabilities[(slice(None), *self.box)][:, rows] = activate(slab, regions=regions)
         return probabilities
 
     def restore_maps(self, maps: NDArray[np.float32]) -> NDArray[np.float16]:
         """Any maps (K, z, y, x) on the prepared grid to float16 on the scan's canonical grid; 0 outside the crop."""
         restored = np.zeros((len(maps), *self.scan.shape), np.float16)
-        for rows, slab in self.way_back.slabs(len(maps), _rows_of(maps)):
+        for rows, slab in self._slabs(maps):
             restored[(slice(None), *self.box)][:, rows] = slab
         return restored
+
+    def _slabs(self, maps: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        way = self.way_back
+        return ((step.rows, way.bring(maps[:, step.needs], step)) for step in way.plan(len(maps)))
 
 
 @dataclass(frozen=True)
 class WayBack:
-    """From the prepared grid to the voxels of the crop, a few slices at a time."""
+    """From the prepared grid to the voxels of the crop, a slab of slices at a time."""
 
     shape: tuple[int, int, int]
     """Of the prepared grid."""
@@ -111,32 +114,40 @@ class WayBack:
         """The crop as slices of the scan's (z, y, x)."""
         return _box(self.start, self.stop)
 
-    def slabs(self, maps: int, rows: Callable[[int, int], NDArray[np.float32]]) -> Iterator[Slab]:
-        """Maps on the voxels of the crop, linearly interpolated, from the first slice to the last.
-
-        Args:
-            maps: how many there are; slabs hold about `SLAB_VOXELS` voxels times maps.
-            rows: gives prepared rows first..last, (maps, rows, y, x). It is asked in order: never for a row before
-                the first of the last question.
-
-        Yields:
-            Rows of the crop, and their maps (maps, rows, y, x).
-        """
+    def plan(self, maps: int) -> list[Step]:
+        """Slabs of about `SLAB_VOXELS` voxels times maps, from the first slice of the crop to the last."""
         depth, height, width = (b - a for a, b in zip(self.start, self.stop, strict=True))
-        matrices = [axis_matrix(old, new, 1, 0.0) for old, new in zip(self.shape, (depth, height, width), strict=True)]
-        step = max(1, SLAB_VOXELS // (maps * height * width))
-        for first in range(0, depth, step):
-            wanted = slice(first, min(first + step, depth))
+        rows = max(1, SLAB_VOXELS // (maps * height * width))
+        steps = []
+        for first in range(0, depth, rows):
+            wanted = slice(first, min(first + rows, depth))
             if depth == self.shape[0]:
-                slab = rows(wanted.start, wanted.stop)
+                steps.append(Step(wanted, wanted))
             else:
-                used = np.flatnonzero(matrices[0][wanted].any(axis=0))
-                window = slice(int(used[0]), int(used[-1]) + 1)
-                slab = _between(rows(window.start, window.stop), matrices[0][wanted, window])
-            for axis in (1, 2):
-                if slab.shape[1 + axis] != (depth, height, width)[axis]:
-                    slab = mix(slab, matrices[axis], axis)
-            yield wanted, slab
+                used = np.flatnonzero(self._matrix(0)[wanted].any(axis=0))
+                steps.append(Step(wanted, slice(int(used[0]), int(used[-1]) + 1)))
+        return steps
+
+    def bring(self, maps: NDArray[np.float32], step: Step) -> NDArray[np.float32]:
+        """Interpolate maps linearly: the prepared rows (K, rows, y, x) that a step needs to its rows of the crop."""
+        if self.stop[0] - self.start[0] != self.shape[0]:
+            maps = _between(maps, self._matrix(0)[step.rows, step.needs])
+        for axis in (1, 2):
+            if self.stop[axis] - self.start[axis] != self.shape[axis]:
+                maps = mix(maps, self._matrix(axis), axis)
+        return maps
+
+    def _matrix(self, axis: int) -> NDArray[np.float32]:
+        return axis_matrix(self.shape[axis], self.stop[axis] - self.start[axis], 1, 0.0)
+
+
+class Step(NamedTuple):
+    """One slab on its way back."""
+
+    rows: slice
+    """Of the crop."""
+    needs: slice
+    """Of the prepared grid."""
 
 
 def _between(maps: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -148,10 +159,6 @@ def _between(maps: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[
         for other in second:
             mixed[:, new] += maps[:, other] * shares[other]
     return mixed
-
-
-def _rows_of(array: NDArray[np.float32]) -> Callable[[int, int], NDArray[np.float32]]:
-    return lambda first, last: array[:, first:last]
 
 
 def _box(start: Corner, stop: Corner) -> Box:
@@ -218,6 +225,8 @@ class Preparation:
     stop: tuple[int, int, int]
     scales: tuple[Scale, ...]
     """One per channel."""
+    outside: tuple[float, ...]
+    """What lies beyond the scan, per channel: its lowest value, prepared."""
     recent: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
     @classmethod
@@ -229,8 +238,9 @@ class Preparation:
         specs = how.intensity * (scan.channels if len(how.intensity) == 1 else 1)
         inside = scan.array[(slice(None), *_box(start, stop))]
         scales = tuple(Scale.of(channel, spec) for channel, spec in zip(inside, specs, strict=True))
+        outside = tuple(float(scale(channel.min())) for scale, channel in zip(scales, inside, strict=True))
         crop = scan.grid.cropped(start, stop)
-        return cls(scan, how, crop.resampled(target_spacing(how, crop)), start, stop, scales)
+        return cls(scan, how, crop.resampled(target_spacing(how, crop)), start, stop, scales, outside)
 
     @property
     def way_back(self) -> WayBack:

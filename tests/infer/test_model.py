@@ -56,7 +56,10 @@ def test_probabilities_and_attention_on_request(model):
     full = model.predict(scan, probabilities=True, attention=True)
     np.testing.assert_array_equal(full.labels.array, plain.labels.array)
     assert full.probabilities.array.shape == (3, *scan.grid.shape)
-    np.testing.assert_array_equal(full.probabilities.array.astype(np.float32).argmax(0), plain.labels.array[0])
+    found = full.probabilities.array.astype(np.float32)
+    clear = np.ptp(np.sort(found, axis=0)[-2:], axis=0) > 1e-3  # half precision knows no smaller difference
+    np.testing.assert_array_equal(found.argmax(0)[clear], plain.labels.array[0][clear])
+    assert clear.mean() > 0.9
     assert len(full.attention) == 6
     for volume in full.attention.values():
         assert volume.grid == scan.grid

@@ -1,0 +1,207 @@
+"""One scan through one model, or several at once: slab by slab, so that no probability map is ever held whole."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from attentus.data.resolve import values_in
+from attentus.errors import BadInput
+from attentus.infer.clean import clean as clean_labels
+from attentus.infer.sliding import Options, Walk
+from attentus.progress import Progress, Silent
+from attentus.recipes import Clean, Recipe
+from attentus.transforms.prepare import Preparation, activate, decide, empty_probabilities
+from attentus.types import Prediction, Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from attentus.infer.sliding import Run, Window
+    from attentus.progress import Task
+    from attentus.transforms.prepare import Step
+
+NO_VOTE = -1e30
+"""Logit of an output without a vote; finite, because resampling multiplies it by zero."""
+LEAST = 1e-7
+"""Mean probabilities closer than this to 0 or 1 are taken for it where they become logits again."""
+
+Vote = Literal["mean", "majority"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A net that takes part, and how it is used."""
+
+    recipe: Recipe
+    run: Run
+    window: Window
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted of a segmentation besides labels.
+
+    Args:
+        clean: post-process as the recipe says.
+        probabilities: keep them.
+        vote: how several members decide: by mean probability, or each has one vote per voxel.
+        limit: bytes that canvases may take together in memory; above it they lie in a temporary file.
+    """
+
+    clean: bool = True
+    probabilities: bool = False
+    vote: Vote = "mean"
+    limit: int | None = None
+
+
+@dataclass(eq=False)
+class Out:
+    """What a scan becomes, filled slab by slab."""
+
+    labels: NDArray[np.unsignedinteger]
+    probabilities: NDArray[np.float16] | None = None
+    maps: dict[str, NDArray[np.float16]] = field(default_factory=dict)
+
+
+def segment(members: Sequence[Member], volume: Volume, wish: Wish, progress: Progress | None = None) -> Prediction:
+    """Segment a scan.
+
+    Args:
+        members: nets of one recipe, as folds and seeds give them; labels and post-processing are the first one's.
+        volume: (C, z, y, x) in its canonical orientation.
+        wish: what is wanted.
+        progress: shows the windows.
+
+    Returns:
+        Labels, and what else was asked for, on the canonical grid of the scan. `model` and `level` are left empty.
+
+    Raises:
+        BadInput: other channels than the recipe names, NaN, or members that do not fit together.
+    """
+    recipe = members[0].recipe
+    check_channels(volume, recipe)
+    started = time.perf_counter()
+    scans = _scans(members, volume)
+    way, regions = scans[0].way_back, recipe.regions
+    plans = [scan.way_back.plan(len(recipe.outputs)) for scan in scans]
+    windows = [len(m.window.starts(scan.grid.shape)) for m, scan in zip(members, scans, strict=True)]
+    values = np.array([0, *(s.value for s in recipe.labels)])
+    table = values.astype(np.uint8 if values.max() < 256 else np.uint16)
+    out = Out(np.zeros(volume.grid.shape, table.dtype))
+    if wish.probabilities:
+        out.probabilities = empty_probabilities(len(recipe.outputs), volume.grid.shape, regions=regions)
+    how = recipe.infer.clean if wish.clean else {}
+    thresholds = [how.get(structure.name, Clean()).threshold for structure in recipe.labels]
+    share = None if wish.limit is None else wish.limit // len(members)
+    with (progress or Silent()).task("predicting", sum(windows)) as task:
+        walks = [_walk(m, scan, plan, task, share) for m, scan, plan in zip(members, scans, plans, strict=True)]
+        for steps in zip(*plans, strict=True):
+            slabs = [_slab(m, s, w, step) for m, s, w, step in zip(members, scans, walks, steps, strict=True)]
+            logits = _together([slab.pop("logits") for slab in slabs], regions=regions, vote=wish.vote)
+            rows = steps[0].rows
+            out.labels[way.box][rows] = table[decide(logits, regions=regions, thresholds=thresholds)]
+            if out.probabilities is not None:
+                out.probabilities[(slice(None), *way.box)][:, rows] = activate(logits, regions=regions)
+            for name, maps in slabs[0].items():
+                whole = out.maps.setdefault(name, np.zeros((len(maps), *volume.grid.shape), np.float16))
+                whole[(slice(None), *way.box)][:, rows] = maps
+    names = {structure.name: structure.value for structure in recipe.labels}
+    changes = clean_labels(out.labels, volume.grid.spacing, how, names, values_in(recipe))
+    return Prediction(
+        labels=volume.like(out.labels[None]),
+        names=names,
+        probabilities=None if out.probabilities is None else volume.like(out.probabilities),
+        attention={name: volume.like(maps) for name, maps in out.maps.items()},
+        removed_ml=changes.removed_ml,
+        added_ml=changes.added_ml,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def check_channels(volume: Volume, recipe: Recipe) -> None:
+    """Refuse a scan with other channels than a recipe names.
+
+    Raises:
+        BadInput: naming both.
+    """
+    if volume.channels != len(recipe.channels):
+        name = f"{volume.source.path}: " if volume.source and volume.source.path else ""
+        raise BadInput(
+            f"{name}the image has {volume.channels} channel(s); this model takes {len(recipe.channels)}"
+            f" ({', '.join(recipe.channels)}), in this order."
+        )
+
+
+def mute(recipe: Recipe) -> list[int]:
+    """Outputs that the loss left out of the softmax (its option `active`): they were not trained and have no vote."""
+    active = recipe.loss.options.get("active")
+    return [] if active is None else [k for k in range(len(recipe.outputs)) if k not in active]
+
+
+def _scans(members: Sequence[Member], volume: Volume) -> list[Preparation]:
+    """The scan as each member prepares it; members that prepare alike share."""
+    known: dict[str, Preparation] = {}
+    for member in members:
+        key = member.recipe.prepare.model_dump_json()
+        if key not in known:
+            known[key] = Preparation.of(volume, member.recipe.prepare)
+    scans = [known[member.recipe.prepare.model_dump_json()] for member in members]
+    first = members[0].recipe
+    for member, scan in zip(members, scans, strict=True):
+        if member.recipe.labels != first.labels or scan.way_back.box != scans[0].way_back.box:
+            raise BadInput(
+                f"The models '{first.name}' and '{member.recipe.name}' segment other structures or crop otherwise:\n"
+                "  an ensemble is made of models of one recipe, such as the folds of a cross-validation."
+            )
+    return scans
+
+
+def _walk(member: Member, scan: Preparation, plan: list[Step], task: Task, limit: int | None) -> Walk:
+    how = member.recipe.infer
+    skip = None if how.skip_below is None else tuple(float(s(np.array(how.skip_below))) for s in scan.scales)
+    options = Options(tuple(2 + "zyx".index(axis) for axis in how.mirror), skip, not member.recipe.regions)
+    ahead = max(step.needs.stop - step.needs.start for step in plan)
+    walk = Walk(member.run, scan.rows, scan.grid.shape, scan.outside, member.window, options, ahead, task)
+    walk.on_disk = limit is not None and canvas_bytes(member.recipe, walk) > limit
+    return walk
+
+
+def canvas_bytes(recipe: Recipe, walk: Walk) -> int:
+    """What the sums of a walk take, without attention."""
+    return 4 * len(recipe.outputs) * walk.capacity * walk.shape[1] * walk.shape[2]
+
+
+def _slab(member: Member, scan: Preparation, walk: Walk, step: Step) -> dict[str, NDArray[np.float32]]:
+    """Maps of one member on the scan's own voxels."""
+    maps = walk.rows(step.needs.start, step.needs.stop)
+    maps["logits"][mute(member.recipe)] = NO_VOTE
+    brought = {name: scan.way_back.bring(values, step) for name, values in maps.items()}
+    if member.recipe.infer.temperature != 1:
+        brought["logits"] = brought["logits"] / np.float32(member.recipe.infer.temperature)
+    return brought
+
+
+def _together(logits: list[NDArray[np.float32]], *, regions: bool, vote: Vote) -> NDArray[np.float32]:
+    """Several opinions (K, z, y, x) as one, again as logits."""
+    if len(logits) == 1:
+        return logits[0]
+    mean = np.zeros_like(logits[0])
+    for one in logits:
+        mean += _ballot(one, regions=regions) if vote == "majority" else activate(one, regions=regions)
+    mean /= len(logits)
+    np.clip(mean, LEAST, 1 - LEAST, out=mean)
+    return np.log(mean / (1 - mean)) if regions else np.log(mean)
+
+
+def _ballot(logits: NDArray[np.float32], *, regions: bool) -> NDArray[np.bool_]:
+    """One vote per voxel for a class; for or against each region."""
+    if regions:
+        return logits > 0
+    votes: NDArray[np.bool_] = decide(logits) == np.arange(len(logits), dtype=np.uint8)[:, None, None, None]
+    return votes
