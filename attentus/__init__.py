@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from attentus import losses, metrics, nets
     from attentus.data import Dataset
-    from attentus.infer import Model
+    from attentus.infer import Ensemble, Model, load
     from attentus.io import read, read_labels, write
     from attentus.metrics import score
     from attentus.recipes import Recipe
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Dataset",
+    "Ensemble",
     "Model",
     "Recipe",
     "Volume",
     "fit",
+    "load",
     "losses",
     "metrics",
     "nets",
@@ -44,10 +46,12 @@ __all__ = [
 
 _HOME = {
     "Dataset": "attentus.data",
+    "Ensemble": "attentus.infer",
     "Model": "attentus.infer",
     "Recipe": "attentus.recipes",
     "Volume": "attentus.types",
     "fit": "attentus.train",
+    "load": "attentus.infer",
     "read": "attentus.io",
     "read_labels": "attentus.io",
     "score": "attentus.metrics",

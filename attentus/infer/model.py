@@ -101,6 +101,7 @@ class Model:
         clean: bool = True,
         probabilities: bool = False,
         attention: bool = False,
+        max_ram: int | None = None,
         progress: Progress | None = None,
     ) -> Prediction:
         """Segment one scan.
@@ -110,6 +111,8 @@ class Model:
             clean: post-process as the recipe says (`infer.clean`); False gives the most probable class everywhere.
             probabilities: keep the softmax probabilities, background first, or with regions a sigmoid for each.
             attention: keep the attention coefficients of every gate; then all are computed, without early exit.
+            max_ram: bytes that sums of windows may take in memory; above it they lie in a temporary file. The result
+                is the same. Scan, labels and the net itself come on top, see `forecast`.
             progress: shows the windows.
 
         Returns:
@@ -118,12 +121,13 @@ class Model:
         Raises:
             BadInput: the scan cannot be read, has other channels than the model, or holds NaN.
         """
-        volume = _volume(scan).canonical()
+        volume = read_volume(scan)
         net = self.net if attention else self.runner()
+        wish = Wish(clean, probabilities, limit=max_ram)
         was_training = net.training
         net.eval()
         try:
-            found = segment([self.member(net, attention=attention)], volume, Wish(clean, probabilities), progress)
+            found = segment([self.member(net, attention=attention)], volume, wish, progress)
         finally:
             net.train(was_training)
         level = sum(net.levels) / len(net.levels) if isinstance(net, EarlyExit) else None
@@ -214,7 +218,8 @@ def _load_weights(net: nn.Module, path: Path) -> None:
         raise BadFile(path, f"does not fit the net of recipe.yaml ({reason})", "Keep both files of one run.") from None
 
 
-def _volume(scan: Volume | Case | str | PathLike[str]) -> Volume:
+def read_volume(scan: Volume | Case | str | PathLike[str]) -> Volume:
+    """A scan in its canonical orientation, numbers as stored."""
     if isinstance(scan, Volume):
-        return scan
+        return scan.canonical()
     return io.read_case(scan, as_stored=True) if isinstance(scan, Case) else io.read(scan, as_stored=True)

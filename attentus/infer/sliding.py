@@ -240,8 +240,8 @@ class Ring:
     def __post_init__(self) -> None:
         shape = (self.maps, self.capacity, *self.shape[1:])
         if self.on_disk:
-            self.file = TemporaryFile(prefix="attentus-")  # noqa: SIM115 - lives as long as the canvas
-            self.sums: NDArray[np.float32] = np.memmap(self.file, np.float32, "w+", shape=shape)
+            with TemporaryFile(prefix="attentus-") as file:  # the mapping keeps it after it is closed
+                self.sums: NDArray[np.float32] = np.memmap(file, np.float32, "w+", shape=shape)
         else:
             self.sums = np.zeros(shape, np.float32)
 
