@@ -18,7 +18,7 @@ Every row is a process. In a round each takes `--steps` steps in turn while all 
 that a busy machine is equally busy for all. Wall times are medians over the rounds; processor seconds are those of
 the training process alone (nnU-Net's and MONAI's loading processes are not counted, our loading threads are), which
 is what to read on a busy machine, with --threads 1. A ratio is the median over the rounds of peer / ours. "memory"
-means attentus.train.speed.keep_memory, for a peer too.
+means attentus.infer.processor.keep_memory, for a peer too.
 """
 
 from __future__ import annotations
@@ -365,9 +365,9 @@ def one(row: Row, arguments: argparse.Namespace) -> None:
     os.dup2(2, 1)  # what the libraries print goes elsewhere
     import torch
 
-    from attentus.train import speed
+    from attentus.infer.processor import keep_memory
 
-    if row.memory and not speed.keep_memory():
+    if row.memory and not keep_memory():
         print("memory cannot be kept here", file=sys.stderr)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

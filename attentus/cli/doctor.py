@@ -22,23 +22,34 @@ def doctor(
     folder: Annotated[Path, typer.Option(help="Where results shall go; its disk is looked at.")] = Path(),
     json: Json = False,
 ) -> None:
-    """Say what this machine has and what is missing: versions, processors, memory, GPU, disk, optional packages.
+    """Say what this machine has and what is missing: versions, processors, memory, GPU, disk, backends, extras.
 
     Runs a small network once to see that it works. Exit code 1 if it does not.
     """
     from importlib.util import find_spec
 
+    from attentus.infer import backends
     from attentus.train.environment import environment
 
     facts = environment()
     free = shutil.disk_usage(folder).free / 2**30
     facts |= {"memory": f"{_memory_gib():.1f} GiB", f"free disk ({folder.resolve()})": f"{free:.1f} GiB"}
     missing = {extra: purpose for module, (extra, purpose) in EXTRAS.items() if find_spec(module) is None}
+    lacking = {name: reason for name in backends.NAMES if (reason := backends.missing(name))}
     problem = _try_a_network()
     if json:
-        print_json({"environment": facts, "missing": missing, "problem": problem})
+        print_json(
+            {
+                "environment": facts,
+                "backends": backends.names(),
+                "backends missing": lacking,
+                "missing": missing,
+                "problem": problem,
+            }
+        )
     else:
         table(["what", "found"], list(facts.items()))
+        table(["backend", "here"], [[name, lacking.get(name, "yes")] for name in backends.NAMES])
         for extra, purpose in missing.items():
             print(f"optional: {purpose}: pip install 'attentus[{extra}]'")
         if facts["gpu"] == "none":

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from attentus.export.onnx import OPSET, to_onnx
+from attentus.infer.backends.onnx_file import OPSET, to_onnx
 
 __all__ = ["OPSET", "to_onnx"]

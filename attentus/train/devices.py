@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from attentus.errors import AttentusError, BadInput, RecipeError
-from attentus.train.speed import best_precision
+from attentus.infer.processor import best_precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable

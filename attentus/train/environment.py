@@ -15,7 +15,18 @@ if TYPE_CHECKING:
 
 PACKAGES = (
     *("attentus", "torch", "lightning", "numpy", "scipy", "nibabel", "SimpleITK", "pydicom", "pydantic", "safetensors"),
-    *("python-gdcm", "highdicom", "tensorboard", "matplotlib", "jinja2", "typer", "rich"),
+    *(
+        "onnxruntime",
+        "openvino",
+        "nncf",
+        "python-gdcm",
+        "highdicom",
+        "tensorboard",
+        "matplotlib",
+        "jinja2",
+        "typer",
+        "rich",
+    ),
 )
 
 

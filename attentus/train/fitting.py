@@ -16,6 +16,7 @@ from attentus.data.resolve import members, region_table, resolve
 from attentus.errors import BadFile, BadInput, RecipeError
 from attentus.infer.early_exit import check_early_exit
 from attentus.infer.model import WEIGHTS, Model, create_net, recipe_of
+from attentus.infer.processor import keep_memory
 from attentus.io.atomic import write_text
 from attentus.progress import Progress, Silent
 from attentus.recipes import Recipe, differences, dump
@@ -25,7 +26,7 @@ from attentus.train.evaluate import evaluate, write_card
 from attentus.train.log import Log, NoLog, has_tensorboard
 from attentus.train.postprocess import BEFORE
 from attentus.train.signals import listening_for_signals
-from attentus.train.speed import compiled, keep_memory, prepare_net
+from attentus.train.speed import compiled, prepare_net
 from attentus.train.state import State, load_state, peek_state
 from attentus.train.transfer import describe, transfer
 from attentus.train.updates import freeze, optimiser, running_mean

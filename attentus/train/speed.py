@@ -2,64 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
-import platform
-import shutil
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attentus.errors import RecipeError
+from attentus.infer.processor import compiler_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 N = TypeVar("N", bound=nn.Module)
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Of glibc's malloc.h."""
 FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 """Memory formats with the channels innermost, by the number of spatial axes."""
-
-
-def keep_memory() -> bool:
-    """Let the process keep memory that it has freed, instead of handing it back and fetching it anew in every step.
-
-    By default glibc gives every block of more than 32 MiB straight back to the system, which zeroes its pages again
-    at the next use: a third of the processor time of a step in 3D. The process then stays as large as it ever was.
-
-    Returns:
-        Whether it took effect; False with other C libraries (macOS, Windows, musl), where nothing happens.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    libc = ctypes.CDLL(None)
-    never = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1))  # blocks of their own; handing back the end of the heap
-    return all(libc.mallopt(option, value) == 1 for option, value in never)
-
-
-def best_precision(device: torch.device | str) -> Literal["bf16", "fp32"]:
-    """bf16 where the device computes in it: GPUs since Ampere, processors with AVX512-BF16 or AMX; fp32 elsewhere."""
-    kind = torch.device(device).type
-    if kind == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if kind == "cpu" and _cpu_has_bf16() else "fp32"
-
-
-def _cpu_has_bf16() -> bool:
-    """Whether an x86 processor multiplies bf16 numbers itself."""
-    if platform.machine().lower() not in {"x86_64", "amd64"}:
-        return False
-    asks = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
-    answers = [bool(ask()) for ask in asks if ask is not None]
-    if answers:
-        return any(answers)
-    flags = Path("/proc/cpuinfo")  # for a torch that does not tell
-    return flags.is_file() and bool({"avx512_bf16", "amx_bf16"} & set(flags.read_text(encoding="utf-8").split()))
 
 
 def prepare_net(net: N, dims: int, precision: str, device: torch.device | str) -> N:
@@ -180,21 +139,7 @@ def compiled(net: N, device: torch.device | str = "cpu") -> N:
     Raises:
         RecipeError: what the compiler needs is missing.
     """
-    if torch.device(device).type == "cpu" and not _has_cpp_compiler():
-        raise RecipeError(
-            "train.compile: torch compiles for processors through a C++ compiler, and none was found.\n"
-            "  Install one (Debian and Ubuntu: apt install g++, macOS: xcode-select --install, Windows: Visual Studio"
-            " Build Tools), or set train.compile to false."
-        )
-    if torch.device(device).type == "cuda" and not torch.utils._triton.has_triton():
-        raise RecipeError("train.compile: torch compiles for GPUs through triton, which is missing: pip install triton")
+    if missing := compiler_missing(device):
+        raise RecipeError(f"train.compile: {missing}, or set train.compile to false.")
     net.compile()
     return net
-
-
-def _has_cpp_compiler() -> bool:
-    """Whether one of the compilers that inductor calls is on the path."""
-    from torch._inductor import config
-
-    names = config.cpp.cxx if isinstance(config.cpp.cxx, tuple | list) else (config.cpp.cxx,)
-    return any(shutil.which(name) for name in (*names, "cl") if name)

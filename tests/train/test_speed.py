@@ -13,6 +13,7 @@ from torch import nn
 
 from attentus import nets
 from attentus.errors import RecipeError
+from attentus.infer import processor
 from attentus.train import speed
 
 GLIBC = platform.libc_ver()[0] == "glibc"
@@ -125,7 +126,7 @@ def test_names_values_and_copies(monkeypatch):
     net = small_net()
     before = {name: weight.clone() for name, weight in net.state_dict().items()}
     speed.prepare_net(net, 3, "bf16", "cpu")
-    monkeypatch.setattr(speed, "_has_cpp_compiler", lambda: True)
+    monkeypatch.setattr(processor, "_has_cpp_compiler", lambda: True)
     speed.compiled(net)
     for name, weight in net.state_dict().items():
         assert torch.equal(weight, before[name])
@@ -181,45 +182,6 @@ def test_shielded_nets_go_through_fabric():
 
 
 def test_missing_compiler_is_named(monkeypatch):
-    monkeypatch.setattr(speed, "_has_cpp_compiler", lambda: False)
+    monkeypatch.setattr(processor, "_has_cpp_compiler", lambda: False)
     with pytest.raises(RecipeError, match=r"C\+\+ compiler"):
         speed.compiled(nn.Conv3d(1, 1, 3))
-
-
-def test_best_precision():
-    assert speed.best_precision("cpu") in {"bf16", "fp32"}
-    assert speed.best_precision(torch.device("meta")) == "fp32"
-
-
-def test_processors_without_bf16_take_fp32(monkeypatch):
-    for name in ("avx512_bf16", "amx_tile"):
-        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda: False, raising=False)
-    assert speed.best_precision("cpu") == "fp32"
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
-    monkeypatch.setattr(speed.platform, "machine", lambda: "AMD64")
-    assert speed.best_precision("cpu") == "bf16"
-    monkeypatch.setattr(speed.platform, "machine", lambda: "arm64")
-    assert speed.best_precision("cpu") == "fp32"
-
-
-@pytest.mark.skipif(not GLIBC, reason="another C library")
-def test_kept_memory_is_not_fetched_again():
-    code = """
-import resource, torch
-from attentus.train.speed import keep_memory
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(12_000_000)  # 46 MiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-plain = min(faults() for _ in range(5))
-assert keep_memory()
-print(plain, min(faults() for _ in range(10)))  # at first the heap grows
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    plain, kept = map(int, done.stdout.split())
-    assert kept < plain / 10
-
-
-def test_other_c_libraries_are_left_alone(monkeypatch):
-    monkeypatch.setattr(speed.platform, "libc_ver", lambda: ("", ""))
-    assert speed.keep_memory() is False

@@ -10,28 +10,17 @@ from typing import TYPE_CHECKING
 import torch
 
 from attentus.errors import MissingExtra
+from attentus.infer.backends.converted import FinalOutput
 from attentus.io.atomic import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import nn
 
 OPSET = 18
 """Version of the ONNX operators that files are written for; every runtime since 2023 reads it."""
-
-
-class _FinalOutput(torch.nn.Module):
-    """The first of a net's outputs: what inference reads."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: tuple[Tensor, ...] = self.net(x)
-        return logits[0]
 
 
 def to_onnx(
@@ -64,7 +53,7 @@ def to_onnx(
     try:
         with torch.no_grad(), _quiet(), replacing(file, overwrite=overwrite) as temporary:
             program = torch.onnx.export(
-                _FinalOutput(net).eval(),
+                FinalOutput(net).eval(),
                 (image,),
                 dynamo=True,
                 input_names=["image"],

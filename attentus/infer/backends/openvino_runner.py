@@ -1,0 +1,181 @@
+"""OpenVINO on the processor, in fp32, bf16 or int8; needs the extra `openvino`."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import warnings
+from contextlib import redirect_stdout
+from importlib.metadata import version
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from attentus.errors import BadInput, MissingExtra
+from attentus.infer.backends import kept
+from attentus.infer.backends.converted import FinalOutput, filled, on_processor
+from attentus.infer.processor import best_precision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+CALIBRATION_WINDOWS = 32
+"""Windows that quantisation looks at, at most."""
+
+
+class OpenVinoRunner:
+    """A compiled network for batches of one size.
+
+    Args:
+        name: see `attentus.infer.backends`.
+        compiled: OpenVINO's compiled model.
+        batch: windows per run.
+    """
+
+    def __init__(self, name: str, compiled: Any, batch: int) -> None:
+        self.name = name
+        self.compiled = compiled
+        self.batch = batch
+
+    def __call__(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Windows (n, C, *spatial) to final logits (n, K, *spatial)."""
+        logits: NDArray[np.float32] = self.compiled(filled(windows, self.batch))[0]
+        return logits[: len(windows)]
+
+
+def create(
+    name: str,
+    net: nn.Module,
+    shape: tuple[int, ...],
+    *,
+    cache: Path | None,
+    threads: int | None,
+    calibration: Iterable[NDArray[np.float32]],
+) -> OpenVinoRunner:
+    """Convert a net, or fetch it from the cache, and compile it.
+
+    Raises:
+        MissingExtra: OpenVINO, or for int8 NNCF, is not installed.
+        BadInput: int8 is not in the cache and there are no windows to calibrate with.
+    """
+    core = load().Core()
+    parts = fetch_int8(net, shape, cache, calibration) if name == "openvino-int8" else fetch_fp32(net, shape, cache)
+    how = {
+        "INFERENCE_PRECISION_HINT": "bf16" if name == "openvino-bf16" else "f32",
+        "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    return OpenVinoRunner(name, core.compile_model(_read(parts), "CPU", how), shape[0])
+
+
+def fetch_fp32(net: nn.Module, shape: tuple[int, ...], cache: Path | None) -> kept.Parts:
+    """The net as OpenVINO's model.xml and model.bin, from the cache if it is there.
+
+    Raises:
+        MissingExtra: OpenVINO is not installed.
+    """
+    load()
+    return kept.fetch(cache, cached_name("openvino", net, shape), lambda: _parts(_convert(net, shape)))
+
+
+def fetch_int8(
+    net: nn.Module, shape: tuple[int, ...], cache: Path | None, calibration: Iterable[NDArray[np.float32]]
+) -> kept.Parts:
+    """The quantised net as model.xml and model.bin, from the cache if it is there.
+
+    Raises:
+        MissingExtra: OpenVINO or NNCF is not installed.
+        BadInput: it is not in the cache and there are no windows.
+    """
+    load()
+    return kept.fetch(
+        cache,
+        cached_name("openvino-int8", net, shape),
+        lambda: _parts(_quantise(_read(fetch_fp32(net, shape, cache)), shape, calibration)),
+    )
+
+
+def cached_name(name: str, net: nn.Module, shape: tuple[int, ...]) -> str:
+    """The cache's file for a backend; fp32 and bf16 share one."""
+    packages = ("openvino", "nncf") if name == "openvino-int8" else ("openvino",)
+    kind = "openvino-int8" if name == "openvino-int8" else "openvino"
+    return kept.file_name(kind, net, shape, *(f"{package} {version(package)}" for package in packages))
+
+
+def missing(name: str) -> str:
+    """Why a backend of this file cannot be used here; empty if it can."""
+    if not _installed("openvino") or (name == "openvino-int8" and not _installed("nncf")):
+        return "not installed: pip install 'attentus[openvino]'"
+    if name == "openvino-bf16" and best_precision("cpu") != "bf16":
+        return "this processor does not compute in bf16"
+    return ""
+
+
+def load(package: str = "openvino") -> Any:
+    """OpenVINO or NNCF, kept from reporting its use.
+
+    Both send events to their makers over the network when imported, unless openvino_telemetry is not to be had. A
+    program that reads patients' scans must not do that.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # as documented: import then fails
+    try:
+        if package == "openvino":
+            import openvino
+
+            return openvino
+        import nncf
+    except ImportError as error:
+        purpose = "The backend openvino" if package == "openvino" else "Quantisation to int8"
+        raise MissingExtra(package, "openvino", purpose) from error
+    nncf.set_log_level(logging.ERROR)
+    return nncf
+
+
+def _installed(package: str) -> bool:
+    return find_spec(package) is not None
+
+
+def _convert(net: nn.Module, shape: tuple[int, ...]) -> Any:
+    """Trace a net with one pass and hand the trace over."""
+    image = torch.zeros(shape)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # sizes become constants, which is what one shape needs
+        final = FinalOutput(on_processor(net)).eval()
+        traced = torch.jit.trace(final, image, check_trace=False)  # type: ignore[no-untyped-call]
+        return load().convert_model(traced, example_input=image, input=[list(shape)])
+
+
+def _quantise(model: Any, shape: tuple[int, ...], calibration: Iterable[NDArray[np.float32]]) -> Any:
+    windows = [np.ascontiguousarray(np.broadcast_to(one, shape)) for one in islice(calibration, CALIBRATION_WINDOWS)]
+    if not windows:
+        raise BadInput(
+            "Backend openvino-int8: no windows to calibrate with.\n"
+            "  Quantise once with training data: attentus export MODEL --to openvino --int8 --data DATA."
+        )
+    nncf = load("nncf")
+    with redirect_stdout(io.StringIO()):  # it draws progress bars
+        return nncf.quantize(model, nncf.Dataset(windows), subset_size=len(windows))
+
+
+def _parts(model: Any) -> kept.Parts:
+    with TemporaryDirectory() as folder:
+        load().save_model(model, Path(folder) / "model.xml", compress_to_fp16=False)
+        return {name: (Path(folder) / name).read_bytes() for name in ("model.xml", "model.bin")}
+
+
+def _read(parts: kept.Parts) -> Any:
+    openvino = load()
+    weights = np.frombuffer(parts["model.bin"], np.uint8)
+    return openvino.Core().read_model(parts["model.xml"], openvino.Tensor(weights))
