@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from attentus.infer.segment import Vote
+    from attentus.infer.speed import Speed
     from attentus.progress import Progress
     from attentus.recipes import Recipe
     from attentus.types import Case, Prediction, Volume
@@ -54,6 +55,10 @@ class Ensemble:
     def names(self) -> dict[str, int]:
         """Structure to the integer it has in label files."""
         return self.models[0].names
+
+    def at_speed(self, speed: Speed, *, scans: int = 1) -> Ensemble:
+        """The same for predicting only, faster; see `Model.at_speed`."""
+        return replace(self, models=tuple(model.at_speed(speed, scans=scans) for model in self.models))
 
     def predict(
         self,

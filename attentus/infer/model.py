@@ -22,6 +22,7 @@ from attentus.errors import BadFile
 from attentus.infer.early_exit import EarlyExit, check_early_exit
 from attentus.infer.segment import Member, Wish, mute, segment
 from attentus.infer.sliding import Window, runner
+from attentus.infer.speed import Engine, level_named
 from attentus.io.atomic import replacing, write_text
 from attentus.recipes import Recipe, build, dump
 from attentus.types import Case, Prediction, Volume
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from attentus.infer.speed import Speed
     from attentus.progress import Progress
 
 WEIGHTS = {"best": "weights.safetensors", "last": "last.safetensors"}
@@ -47,6 +49,8 @@ class Model:
     """Resolved: labels, channels and spacing are written out."""
     net: nn.Module
     folder: Path | None = None
+    engine: Engine | None = None
+    """What computes the net, if not torch as in training; see `at_speed`."""
 
     @classmethod
     def load(
@@ -134,10 +138,28 @@ class Model:
         return replace(found, model=self.recipe.name, level=level)
 
     def member(self, net: nn.Module | None = None, *, attention: bool = False) -> Member:
-        """The model as one of those that segment a scan."""
-        device = next(self.net.parameters()).device
-        run = runner(net or self.net, self.recipe.net.dims, device, attention=attention)
-        return Member(self.recipe, run, self.window)
+        """The model as one of those that segment a scan; attention and early exit are always computed by torch."""
+        if self.engine and net in (None, self.net) and not attention:
+            return Member(self.recipe, self.window, self.engine.run)
+        run = runner(net or self.net, self.recipe.net.dims, next(self.net.parameters()).device, attention=attention)
+        return Member(self.recipe, self.window, lambda _scan, _window: run)
+
+    def at_speed(self, speed: Speed, *, scans: int = 1) -> Model:
+        """The same model for predicting only, faster: see `attentus.infer.speed.LEVELS`.
+
+        The backend is chosen at the first scan, by a probe. Converted networks are kept in the model's folder.
+
+        Args:
+            speed: "best", "balanced" or "fast".
+            scans: how many the job has; a backend that costs some time to set up pays when there are many.
+
+        Raises:
+            UnknownName: no such level.
+        """
+        level = level_named(speed)
+        cache = None if self.folder is None else self.folder / "compiled"
+        engine = Engine(self.net, self.recipe.net.dims, level, cache, scans)
+        return Model(level.of(self.recipe), self.net, self.folder, engine)
 
     def runner(self) -> nn.Module:
         """What is asked about every window: the net, or with `infer.early_exit` its heads one by one."""

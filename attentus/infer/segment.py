@@ -18,7 +18,7 @@ from attentus.transforms.prepare import Preparation, activate, decide, empty_pro
 from attentus.types import Prediction, Volume
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -39,8 +39,9 @@ class Member:
     """A net that takes part, and how it is used."""
 
     recipe: Recipe
-    run: Run
     window: Window
+    run: Callable[[Preparation, Window], Run]
+    """The net made ready for a scan."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,8 @@ def _walk(member: Member, scan: Preparation, plan: list[Step], task: Task, limit
     skip = None if how.skip_below is None else tuple(float(s(np.array(how.skip_below))) for s in scan.scales)
     options = Options(tuple(2 + "zyx".index(axis) for axis in how.mirror), skip, not member.recipe.regions)
     ahead = max(step.needs.stop - step.needs.start for step in plan)
-    walk = Walk(member.run, scan.rows, scan.grid.shape, scan.outside, member.window, options, ahead, task)
+    run = member.run(scan, member.window)
+    walk = Walk(run, scan.rows, scan.grid.shape, scan.outside, member.window, options, ahead, task)
     walk.on_disk = limit is not None and canvas_bytes(member.recipe, walk) > limit
     return walk
 

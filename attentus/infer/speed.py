@@ -1,0 +1,122 @@
+"""How fast a model shall be: what may be given up for speed, and which backend serves it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Literal
+
+from attentus.data.patches import window as cut
+from attentus.errors import UnknownName
+from attentus.infer import backends
+from attentus.infer.backends.openvino_runner import CALIBRATION_WINDOWS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from attentus.infer.backends import Runner
+    from attentus.infer.backends.choice import Precision
+    from attentus.infer.sliding import Maps, Run, Window
+    from attentus.recipes import Recipe
+    from attentus.transforms.prepare import Preparation
+
+Speed = Literal["best", "balanced", "fast"]
+
+
+@dataclass(frozen=True)
+class Level:
+    """What a level of speed allows."""
+
+    precision: Precision
+    """The roughest numbers."""
+    mirror: bool
+    """Whether flips that the recipe asks for are done."""
+    overlap: float = 1.0
+    """The largest overlap of windows."""
+
+    def of(self, recipe: Recipe) -> Recipe:
+        """A recipe that predicts at this level."""
+        how = recipe.infer
+        mirror, overlap = how.mirror if self.mirror else (), min(how.overlap, self.overlap)
+        return recipe.model_copy(update={"infer": how.model_copy(update={"mirror": mirror, "overlap": overlap})})
+
+
+LEVELS: dict[str, Level] = {
+    "best": Level("fp32", mirror=True),
+    "balanced": Level("bf16", mirror=False),
+    "fast": Level("int8", mirror=False, overlap=0.25),
+}
+"""best: what the recipe says, in fp32. balanced: bf16 where the processor has it, no flips. fast: 8-bit integers, no
+flips, windows that overlap by a quarter at most."""
+
+
+def level_named(speed: str) -> Level:
+    """One of `LEVELS`.
+
+    Raises:
+        UnknownName: no such level.
+    """
+    if speed not in LEVELS:
+        raise UnknownName("speed", speed, LEVELS)
+    return LEVELS[speed]
+
+
+@dataclass(eq=False)
+class Engine:
+    """A net at some level of speed; its backend is chosen at the first scan, by what the whole job is worth.
+
+    Args:
+        net: in evaluation mode.
+        dims: 2 for nets that take slices.
+        level: what is allowed.
+        cache: folder for converted networks; None keeps none.
+        scans: how many scans the job has.
+    """
+
+    net: nn.Module
+    dims: int
+    level: Level
+    cache: Path | None = None
+    scans: int = 1
+    runner: Runner | None = None
+
+    def run(self, scan: Preparation, how: Window) -> Run:
+        """The net as a function of windows (N, C, z, y, x)."""
+        if self.runner is None:
+            starts = how.starts(scan.grid.shape)
+            size = how.size[1:] if self.dims == 2 else how.size
+            self.runner = backends.choose(
+                self.net,
+                (min(how.batch, len(starts)), scan.image.channels, *size),
+                len(starts) * self.scans,
+                precision=self.level.precision,
+                cache=self.cache,
+                calibration=self._samples(scan, how) if self.level.precision == "int8" else (),
+            )
+        chosen = self.runner
+
+        def run(windows: NDArray[np.float32]) -> Maps:
+            logits = chosen(windows[:, :, 0] if self.dims == 2 else windows)
+            return {"logits": logits[:, :, None] if self.dims == 2 else logits}
+
+        return run
+
+    def _samples(self, scan: Preparation, how: Window) -> Iterator[NDArray[np.float32]]:
+        """Windows of the scan at hand, evenly spread, that hold more than what lies outside."""
+        starts = how.starts(scan.grid.shape)
+        step = max(1, len(starts) // (2 * CALIBRATION_WINDOWS))
+        depth = scan.grid.shape[0]
+
+        def windows() -> Iterator[NDArray[np.float32]]:
+            for z, y, x in starts[step // 2 :: step]:
+                rows = scan.rows(max(z, 0), min(z + how.size[0], depth))
+                one = cut(rows, (min(z, 0), y, x), how.size, scan.outside)
+                if any(float(channel.max()) > low for channel, low in zip(one, scan.outside, strict=True)):
+                    yield one[:, 0] if self.dims == 2 else one
+
+        return islice(windows(), CALIBRATION_WINDOWS)
