@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from attentus.errors import BadFile
 from attentus.infer.model import Model, read_volume
-from attentus.infer.segment import Wish, segment
+from attentus.infer.segment import Wish, expect, segment
 
 if TYPE_CHECKING:
     from os import PathLike
 
+    from attentus.infer.forecast import Forecast
     from attentus.infer.segment import Vote
     from attentus.infer.speed import Speed
     from attentus.progress import Progress
@@ -79,6 +80,10 @@ class Ensemble:
         wish = Wish(clean, probabilities, self.vote, max_ram)
         found = segment(members, read_volume(scan), wish, progress)
         return replace(found, model=f"{self.recipe.name} ({len(self.models)} models)")
+
+    def forecast(self, scan: Volume | Case | str | PathLike[str]) -> Forecast:
+        """What `predict` will take; see `Model.forecast`."""
+        return expect([model.member() for model in self.models], read_volume(scan))
 
 
 def member_folders(folder: Path) -> list[Path]:

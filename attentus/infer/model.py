@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from attentus import io, nets
 from attentus.errors import BadFile
 from attentus.infer.early_exit import EarlyExit, check_early_exit
-from attentus.infer.segment import Member, Wish, mute, segment
+from attentus.infer.segment import Member, Wish, expect, mute, segment
 from attentus.infer.sliding import Window, runner
 from attentus.infer.speed import Engine, level_named
 from attentus.io.atomic import replacing, write_text
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from attentus.infer.forecast import Forecast
     from attentus.infer.speed import Speed
     from attentus.progress import Progress
 
@@ -115,15 +116,16 @@ class Model:
             clean: post-process as the recipe says (`infer.clean`); False gives the most probable class everywhere.
             probabilities: keep the softmax probabilities, background first, or with regions a sigmoid for each.
             attention: keep the attention coefficients of every gate; then all are computed, without early exit.
-            max_ram: bytes that sums of windows may take in memory; above it they lie in a temporary file. The result
-                is the same. Scan, labels and the net itself come on top, see `forecast`.
+            max_ram: bytes the process may take; where that is needed, sums of windows lie in a temporary file. The
+                result is the same.
             progress: shows the windows.
 
         Returns:
             Labels, and what else was asked for, on the scan's own grid.
 
         Raises:
-            BadInput: the scan cannot be read, has other channels than the model, or holds NaN.
+            BadInput: the scan cannot be read, has other channels than the model, or holds NaN; it cannot be done in
+                `max_ram`.
         """
         volume = read_volume(scan)
         net = self.net if attention else self.runner()
@@ -136,6 +138,14 @@ class Model:
             net.train(was_training)
         level = sum(net.levels) / len(net.levels) if isinstance(net, EarlyExit) else None
         return replace(found, model=self.recipe.name, level=level)
+
+    def forecast(self, scan: Volume | Case | str | PathLike[str]) -> Forecast:
+        """What `predict` will take, measured on one batch of windows.
+
+        Raises:
+            BadInput: see `predict`.
+        """
+        return expect([self.member()], read_volume(scan))
 
     def member(self, net: nn.Module | None = None, *, attention: bool = False) -> Member:
         """The model as one of those that segment a scan; attention and early exit are always computed by torch."""

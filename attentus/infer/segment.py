@@ -11,6 +11,7 @@ import numpy as np
 from attentus.data.resolve import values_in
 from attentus.errors import BadInput
 from attentus.infer.clean import clean as clean_labels
+from attentus.infer.forecast import Forecast, forecast
 from attentus.infer.sliding import Options, Walk
 from attentus.progress import Progress, Silent
 from attentus.recipes import Clean, Recipe
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from attentus.infer.sliding import Run, Window
-    from attentus.progress import Task
     from attentus.transforms.prepare import Step
 
 NO_VOTE = -1e30
@@ -52,7 +52,7 @@ class Wish:
         clean: post-process as the recipe says.
         probabilities: keep them.
         vote: how several members decide: by mean probability, or each has one vote per voxel.
-        limit: bytes that canvases may take together in memory; above it they lie in a temporary file.
+        limit: bytes that the process may take; the sums of windows go to a temporary file where that is needed.
     """
 
     clean: bool = True
@@ -85,23 +85,21 @@ def segment(members: Sequence[Member], volume: Volume, wish: Wish, progress: Pro
     Raises:
         BadInput: other channels than the recipe names, NaN, or members that do not fit together.
     """
-    recipe = members[0].recipe
-    check_channels(volume, recipe)
     started = time.perf_counter()
-    scans = _scans(members, volume)
+    recipe = members[0].recipe
+    scans, plans, walks = begin(members, volume)
     way, regions = scans[0].way_back, recipe.regions
-    plans = [scan.way_back.plan(len(recipe.outputs)) for scan in scans]
-    windows = [len(m.window.starts(scan.grid.shape)) for m, scan in zip(members, scans, strict=True)]
-    values = np.array([0, *(s.value for s in recipe.labels)])
-    table = values.astype(np.uint8 if values.max() < 256 else np.uint16)
+    table = _values(recipe)
+    if wish.limit is not None:
+        _fit(walks, expect(members, volume), wish.limit)
     out = Out(np.zeros(volume.grid.shape, table.dtype))
     if wish.probabilities:
         out.probabilities = empty_probabilities(len(recipe.outputs), volume.grid.shape, regions=regions)
     how = recipe.infer.clean if wish.clean else {}
     thresholds = [how.get(structure.name, Clean()).threshold for structure in recipe.labels]
-    share = None if wish.limit is None else wish.limit // len(members)
-    with (progress or Silent()).task("predicting", sum(windows)) as task:
-        walks = [_walk(m, scan, plan, task, share) for m, scan, plan in zip(members, scans, plans, strict=True)]
+    with (progress or Silent()).task("predicting", sum(len(w.how.starts(w.shape)) for w in walks)) as task:
+        for walk in walks:
+            walk.task = task
         for steps in zip(*plans, strict=True):
             slabs = [_slab(m, s, w, step) for m, s, w, step in zip(members, scans, walks, steps, strict=True)]
             logits = _together([slab.pop("logits") for slab in slabs], regions=regions, vote=wish.vote)
@@ -163,20 +161,54 @@ def _scans(members: Sequence[Member], volume: Volume) -> list[Preparation]:
     return scans
 
 
-def _walk(member: Member, scan: Preparation, plan: list[Step], task: Task, limit: int | None) -> Walk:
+def begin(members: Sequence[Member], volume: Volume) -> tuple[list[Preparation], list[list[Step]], list[Walk]]:
+    """Each member before its first window: the scan as it prepares it, the slabs it comes back in, its walk.
+
+    Raises:
+        BadInput: see `segment`.
+    """
+    check_channels(volume, members[0].recipe)
+    scans = _scans(members, volume)
+    plans = [scan.way_back.plan(len(members[0].recipe.outputs)) for scan in scans]
+    return scans, plans, [_walk(m, scan, plan) for m, scan, plan in zip(members, scans, plans, strict=True)]
+
+
+def expect(members: Sequence[Member], volume: Volume) -> Forecast:
+    """What segmenting a scan will take, measured on one batch of windows of each member."""
+    scans, _, walks = begin(members, volume)
+    recipe = members[0].recipe
+    labels = volume.array[0].size * _values(recipe).itemsize
+    return forecast(walks, scans, len(recipe.outputs), labels=labels)
+
+
+def _fit(walks: list[Walk], expected: Forecast, limit: int) -> None:
+    """Put the sums on disk if they do not fit.
+
+    Raises:
+        BadInput: not even then.
+    """
+    if expected.least > limit:
+        raise BadInput(
+            f"This takes at least {expected.least / 2**30:.1f} GiB; the limit is {limit / 2**30:.1f} GiB.\n"
+            "  Allow more (--max-ram), or predict in smaller batches (infer.batch)."
+        )
+    for walk in walks:
+        walk.on_disk = expected.most > limit
+
+
+def _values(recipe: Recipe) -> NDArray[np.unsignedinteger]:
+    """Class number to the integer in label files."""
+    values = np.array([0, *(structure.value for structure in recipe.labels)])
+    return values.astype(np.uint8 if values.max() < 256 else np.uint16)
+
+
+def _walk(member: Member, scan: Preparation, plan: list[Step]) -> Walk:
     how = member.recipe.infer
     skip = None if how.skip_below is None else tuple(float(s(np.array(how.skip_below))) for s in scan.scales)
     options = Options(tuple(2 + "zyx".index(axis) for axis in how.mirror), skip, not member.recipe.regions)
     ahead = max(step.needs.stop - step.needs.start for step in plan)
     run = member.run(scan, member.window)
-    walk = Walk(run, scan.rows, scan.grid.shape, scan.outside, member.window, options, ahead, task)
-    walk.on_disk = limit is not None and canvas_bytes(member.recipe, walk) > limit
-    return walk
-
-
-def canvas_bytes(recipe: Recipe, walk: Walk) -> int:
-    """What the sums of a walk take, without attention."""
-    return 4 * len(recipe.outputs) * walk.capacity * walk.shape[1] * walk.shape[2]
+    return Walk(run, scan.rows, scan.grid.shape, scan.outside, member.window, options, ahead)
 
 
 def _slab(member: Member, scan: Preparation, walk: Walk, step: Step) -> dict[str, NDArray[np.float32]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import make
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import attentus as at
 from attentus.errors import BadFile, BadInput
 from attentus.infer import segment as segmenting
 from attentus.infer.ensemble import Ensemble
+from attentus.infer.forecast import Forecast
 from attentus.infer.model import Model
 from attentus.infer.sliding import Options, Walk, Window, runner, sliding_window
 from attentus.transforms import prepare as preparing
@@ -69,23 +72,40 @@ def test_rows_do_not_depend_on_how_many_are_taken(shape, size, overlap, batch, s
 def test_labels_are_the_same_bits_whatever_the_slab_the_memory_and_the_batch(monkeypatch, dims):
     expected = model(dims=dims).predict(scan(), probabilities=True)
     assert len(np.unique(expected.labels.array)) > 1
-    for voxels, limit in ((1, None), (500, 0), (10**9, 1)):
+    for voxels, on_disk in ((1, False), (500, True), (10**9, True)):
         monkeypatch.setattr(preparing, "SLAB_VOXELS", voxels)
-        found = model(dims=dims).predict(scan(), probabilities=True, max_ram=limit)
+        monkeypatch.setattr(segmenting, "Walk", partial(Walk, on_disk=on_disk))
+        found = model(dims=dims).predict(scan(), probabilities=True)
         np.testing.assert_array_equal(found.labels.array, expected.labels.array)
         np.testing.assert_array_equal(found.probabilities.array, expected.probabilities.array)
 
 
-def test_a_canvas_beyond_the_limit_lies_on_disk(monkeypatch):
+def test_the_limit_is_kept_by_sums_on_disk_or_refused_with_what_it_takes(monkeypatch):
+    """The forecast is made up: what a process holds depends on the machine."""
     seen = []
-    plain = segmenting.Walk.rows
-    monkeypatch.setattr(segmenting.Walk, "rows", lambda self, a, b: seen.append(self.on_disk) or plain(self, a, b))
-    model().predict(scan(), max_ram=10)
-    assert all(seen)
-    seen.clear()
-    model().predict(scan(), max_ram=10**9)
-    assert seen
-    assert not any(seen)
+    plain = Walk.rows
+    monkeypatch.setattr(Walk, "rows", lambda self, a, b: seen.append(self.on_disk) or plain(self, a, b))
+    made_up = Forecast(windows=1, seconds=1, loaded=2**30, net=0, sums=2**30, rows=0, labels=0)
+    monkeypatch.setattr(segmenting, "expect", lambda *_: made_up)
+    expected = model().predict(scan()).labels.array
+    for limit, on_disk in ((2**31, False), (2**31 - 1, True)):
+        seen.clear()
+        np.testing.assert_array_equal(model().predict(scan(), max_ram=limit).labels.array, expected)
+        assert set(seen) == {on_disk}
+    with pytest.raises(BadInput, match=r"at least 1\.0 GiB; the limit is 0\.5 GiB"):
+        model().predict(scan(), max_ram=2**29)
+
+
+def test_the_forecast_counts_windows_and_bytes():
+    one = model()
+    found = one.forecast(scan())
+    assert found.windows == len(one.window.starts((12, 9, 12)))
+    assert found.labels == 9 * 12 * 14
+    assert found.seconds > 0
+    assert found.most == found.least + found.sums
+    assert found.sums >= 4 * 3 * 9 * 12 * 4  # three maps, at least the four rows of a window
+    twice = Ensemble((one, one)).forecast(scan())
+    assert (twice.windows, twice.sums) == (2 * found.windows, 2 * found.sums)
 
 
 @settings(max_examples=20)
