@@ -67,3 +67,15 @@ def numbers(text: str | None, what: str) -> list[float] | None:
     if len(values) != 3 or min(values) <= 0:
         raise BadInput(f"{what} is three positive numbers z,y,x such as 2.0,0.73,0.73; got '{text}'.")
     return values
+
+
+def size(text: str, what: str) -> int:
+    """Bytes from 4G, 800M or 1.5 GiB.
+
+    Raises:
+        BadInput: something else.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT])(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not found or float(found[1]) <= 0:
+        raise BadInput(f"{what} is an amount of memory such as 4G or 800M; got '{text}'.")
+    return int(float(found[1]) * 1024 ** (1 + "KMGT".index(found[2].upper())))

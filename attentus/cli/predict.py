@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from attentus.cli.options import Json, Overwrite
+from attentus.cli.options import Json, Overwrite, size
 from attentus.cli.show import duration, failures, print_json, progress
 
 if TYPE_CHECKING:
-    from attentus.infer.cohort import Done
+    from attentus.infer.cohort import Done, Scan
+    from attentus.infer.ensemble import Ensemble
+    from attentus.infer.model import Model
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a trained model.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a model, or of folds, which then vote.")],
     scans: Annotated[
         Path,
         typer.Argument(metavar="SCANS", help="A scan (NIfTI, NRRD, MHA, DICOM folder, picture) or a folder of them."),
@@ -33,17 +35,34 @@ def predict(
     early_exit: Annotated[
         float | None, typer.Option(metavar="DICE", help="Nested nets: stop at the head that agrees, e.g. 0.99.")
     ] = None,
+    speed: Annotated[
+        Literal["best", "balanced", "fast"],
+        typer.Option(help="best: fp32; balanced: bf16, no flips; fast: 8-bit integers, little overlap."),
+    ] = "best",
+    vote: Annotated[
+        Literal["mean", "majority"], typer.Option(help="How several models decide: mean probability or heads.")
+    ] = "mean",
+    max_ram: Annotated[
+        str | None, typer.Option("--max-ram", metavar="SIZE", help="Memory that may be used, e.g. 4G or 800M.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what it will take, time and memory, and write nothing.")
+    ] = False,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Segment scans. Each result lies on its scan's own grid; scans that fail are listed and do not stop the others."""
     from attentus.infer.cohort import find_scans, predict_cohort
-    from attentus.infer.model import Model
+    from attentus.infer.ensemble import load
 
     found = find_scans(scans, out, ending)
     changes = {} if early_exit is None else {"early_exit": early_exit}
-    loaded = Model.load(model, weights=weights, infer=changes)
-    wanted = {"clean": clean, "probabilities": probabilities, "attention": attention}
+    loaded = load(model, vote=vote, weights=weights, infer=changes).at_speed(speed, scans=len(found))
+    if dry_run:
+        _forecast(loaded, found, json=json)
+        return
+    limit = None if max_ram is None else size(max_ram, "--max-ram")
+    wanted: dict[str, Any] = {"clean": clean, "probabilities": probabilities, "attention": attention, "max_ram": limit}
     done = predict_cohort(loaded, found, **wanted, overwrite=overwrite, progress=progress())
     failed = {name: result for name, result in done.items() if isinstance(result, str)}
     if json:
@@ -54,7 +73,22 @@ def predict(
             if not isinstance(result, str):
                 level = "" if result.level is None else f"  level {result.level:.1f}"
                 print(f"{result.file}  {duration(result.seconds)}  {_volumes(result)}{level}")
-    raise typer.Exit(2 if failed and len(failed) == len(found) == 1 else failures(failed))
+    code = failures(failed)
+    raise typer.Exit(2 if code and len(found) == 1 else code)
+
+
+def _forecast(model: Model | Ensemble, scans: list[Scan], *, json: bool) -> None:
+    """What each scan will take, without doing it."""
+    from attentus import io
+
+    rows = {s.name: model.forecast(io.read(s.path, series=s.series, as_stored=True)) for s in scans}
+    if json:
+        print_json({name: row.facts() for name, row in rows.items()})
+        return
+    for name, row in rows.items():
+        memory = f"{row.most / 2**30:.1f} GiB ({row.least / 2**30:.1f} with sums of windows on disk)"
+        print(f"{name}  {row.windows} windows, about {duration(row.seconds)}, {memory}")
+    print(f"in all about {duration(sum(row.seconds for row in rows.values()))}; nothing was written")
 
 
 def _volumes(result: Done) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from attentus.infer.ensemble import Ensemble
     from attentus.infer.model import Model
     from attentus.types import Prediction
 
@@ -87,12 +88,13 @@ def find_scans(path: Path, out: Path, wanted: str | None = None) -> list[Scan]:
 
 
 def predict_cohort(
-    model: Model,
+    model: Model | Ensemble,
     scans: list[Scan],
     *,
     clean: bool = True,
     probabilities: bool = False,
     attention: bool = False,
+    max_ram: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Done | str]:
@@ -106,6 +108,7 @@ def predict_cohort(
         clean: post-process as the model's recipe says.
         probabilities: also write NAME_probabilities.nii.gz, background first.
         attention: also write NAME_attention_GATE.nii.gz for every gate.
+        max_ram: see `Model.predict`.
         overwrite: whether existing results may be replaced.
         progress: shows the scans.
 
@@ -120,7 +123,9 @@ def predict_cohort(
                     scan.result, "exists already", "Allow overwriting (--overwrite), or choose another folder."
                 )
             volume = io.read(scan.path, series=scan.series, as_stored=True)
-            prediction = model.predict(volume, clean=clean, probabilities=probabilities, attention=attention)
+            prediction = model.predict(
+                volume, clean=clean, probabilities=probabilities, attention=attention, max_ram=max_ram
+            )
             _write(prediction, scan, overwrite=overwrite)
             changes = prediction.removed_ml, prediction.added_ml
             done[scan.name] = Done(
@@ -136,7 +141,9 @@ def predict_cohort(
 
 def volumes_ml(prediction: Prediction) -> dict[str, float]:
     """Volume of each structure, millilitres."""
-    counts = np.bincount(prediction.labels.array.ravel(), minlength=1 + max(prediction.names.values()))
+    counts = np.zeros(1 + max(prediction.names.values()), np.int64)
+    for plane in prediction.labels.array[0]:  # plane by plane, because counting widens numbers to eight bytes
+        counts += np.bincount(plane.ravel(), minlength=len(counts))
     voxel = prediction.labels.grid.voxel_ml
     return {name: float(counts[value] * voxel) for name, value in prediction.names.items()}
 

@@ -493,3 +493,37 @@ def test_early_exit_is_told_per_scan(attentus, trained, nested, tmp_path):
     code, _, err = attentus("predict", trained / "runs" / "a", scan, "-o", tmp_path / "c.nii.gz", "--early-exit", 0.9)
     assert code == 2
     assert "infer.early_exit" in err
+
+
+def test_predict_tells_what_it_will_take_and_writes_nothing(attentus, trained, tmp_path):
+    images, out = trained / "data" / "imagesTr", tmp_path / "p"
+    code, text, _ = attentus("predict", trained / "runs" / "a", images, "-o", out, "--dry-run")
+    assert code == 0
+    assert len(re.findall(r"case_\d+.*windows, about .*GiB", text)) == 6
+    assert not out.exists()
+    code, text, _ = attentus("predict", trained / "runs" / "a", images, "-o", out, "--dry-run", "--json")
+    facts = json.loads(text)["case_00"]
+    assert facts["most"] == facts["least"] + facts["sums"] > 0
+
+
+@pytest.mark.parametrize("speed", ["balanced", "fast"])
+def test_predict_at_a_level_of_speed_with_a_limit(attentus, trained, tmp_path, speed):
+    scan = trained / "data" / "imagesTr" / "case_00_0000.nii.gz"
+    scan = scan if scan.exists() else min((trained / "data" / "imagesTr").iterdir())
+    code, _, _ = attentus("predict", trained / "runs" / "a", scan, "-o", tmp_path / "a.nii.gz", "--speed", speed)
+    assert code == 0
+    code, _, err = attentus("predict", trained / "runs" / "a", scan, "-o", tmp_path / "b.nii.gz", "--max-ram", "1M")
+    assert code == 2
+    assert "the limit is 0.0 GiB" in err
+    code, _, err = attentus("predict", trained / "runs" / "a", scan, "-o", tmp_path / "b.nii.gz", "--max-ram", "lots")
+    assert code == 2
+    assert "such as 4G" in err
+    code, _, _ = attentus("predict", trained / "runs" / "a", scan, "-o", tmp_path / "b.nii.gz", "--max-ram", "60G")
+    assert code == 0
+
+
+def test_a_single_scan_that_fails_is_explained(attentus, trained, tmp_path):
+    (tmp_path / "empty.nii.gz").write_bytes(b"")
+    code, _, err = attentus("predict", trained / "runs" / "a", tmp_path / "empty.nii.gz", "-o", tmp_path / "o.nii.gz")
+    assert code == 2
+    assert "empty.nii.gz: the file is empty" in err
