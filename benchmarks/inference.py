@@ -181,18 +181,8 @@ def nnunet(row: Row, folder: Path, out: Path, arguments: argparse.Namespace) -> 
     model = at.Model.load(model_of(folder, arguments))
     plain = argparse.Namespace(patch=list(model.window.size), batch=1)
     plans = train.plans_of(plain)
-    cubic = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
-    nearest, linear = {**cubic, "is_seg": True, "order": 1}, {**cubic, "order": 1}
-    function = "resample_data_or_seg_to_shape"
-    plans["configurations"]["plain"] |= {
-        "spacing": list(model.recipe.prepare.spacing),
-        "resampling_fn_data": function,
-        "resampling_fn_data_kwargs": cubic,
-        "resampling_fn_seg": function,
-        "resampling_fn_seg_kwargs": nearest,
-        "resampling_fn_probabilities": function,
-        "resampling_fn_probabilities_kwargs": linear,
-    }
+    spacing = {"spacing": list(model.recipe.prepare.spacing)}
+    plans["configurations"]["plain"] |= {**nnunet_resampling(), **spacing}
     (low, high), (mean, std) = model.recipe.prepare.intensity[0].window, model.recipe.prepare.intensity[0].moments
     values = {"mean": mean, "std": std, "percentile_00_5": low, "percentile_99_5": high}
     plans |= {"foreground_intensity_properties_per_channel": {"0": values}, "image_reader_writer": "SimpleITKIO"}
@@ -211,6 +201,14 @@ def nnunet(row: Row, folder: Path, out: Path, arguments: argparse.Namespace) -> 
     image, facts = SimpleITKIO().read_images([str(folder / "scan.nii.gz")])
     predictor.predict_single_npy_array(image, facts, None, str(out).removesuffix(".nii.gz"))
     return "torch"
+
+
+def nnunet_resampling() -> dict[str, Any]:
+    """The entries of its default plans that say how it resamples."""
+    cubic = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
+    options = {"data": cubic, "seg": {**cubic, "is_seg": True, "order": 1}, "probabilities": {**cubic, "order": 1}}
+    functions = {f"resampling_fn_{kind}": "resample_data_or_seg_to_shape" for kind in options}
+    return {**functions, **{f"resampling_fn_{kind}_kwargs": how for kind, how in options.items()}}
 
 
 def AsNnUNet(net: Any) -> Any:  # noqa: N802 - makes a module

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 Corner = tuple[int, int, int]
 
-SLAB_VOXELS = 4_000_000
+SLAB_VOXELS = 8_000_000
 """Voxels of the scan's grid, times classes, that `restore` handles at a time; bounds its memory."""
-BLOCK = 16
+BLOCK = 32
 """Prepared rows that are made at a time. Never let it depend on anything: bits do."""
 
 
@@ -130,11 +130,11 @@ class WayBack:
 
     def bring(self, maps: NDArray[np.float32], step: Step) -> NDArray[np.float32]:
         """Interpolate maps linearly: the prepared rows (K, rows, y, x) that a step needs to its rows of the crop."""
-        if self.stop[0] - self.start[0] != self.shape[0]:
-            maps = _between(maps, self._matrix(0)[step.rows, step.needs])
-        for axis in (1, 2):
+        for axis in (2, 1):  # z comes last: it is the cheapest, and most voxels are there only after it
             if self.stop[axis] - self.start[axis] != self.shape[axis]:
                 maps = mix(maps, self._matrix(axis), axis)
+        if self.stop[0] - self.start[0] != self.shape[0]:
+            maps = _between(maps, self._matrix(0)[step.rows, step.needs])
         return maps
 
     def _matrix(self, axis: int) -> NDArray[np.float32]:
@@ -444,8 +444,9 @@ def _painted(slab: NDArray[np.float32], thresholds: Thresholds) -> NDArray[np.ui
 def _argmax(slab: NDArray[np.float32], classes: Sequence[int]) -> NDArray[np.uint8]:
     """Which of some of K maps (K, z, y, x), 0 first, is largest; a running comparison beats argmax over a far axis."""
     best, winner = slab[0].copy(), np.zeros(slab.shape[1:], np.uint8)
+    better = np.empty(best.shape, bool)
     for k in classes[1:]:
-        better = slab[k] > best
-        winner[better] = k
+        np.greater(slab[k], best, out=better)
+        np.copyto(winner, k, where=better)
         np.maximum(best, slab[k], out=best)
     return winner

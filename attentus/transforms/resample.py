@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
 
+TILE = 32
+"""New samples that one matrix product makes."""
 NOTHING = 1e-7
 """Shares below this are left out, so that a few new rows need a few old ones: a spline reaches over all, in theory."""
 
@@ -101,11 +103,30 @@ def mix(array: NDArray[np.float32], matrix: NDArray[np.float32], axis: int) -> N
         axis: which.
     """
     c, z, y, x = array.shape
-    if axis == 2:
-        return array @ matrix.T
+    if axis == 0:
+        return _tiled(array.reshape(c, z, y * x), matrix).reshape(c, len(matrix), y, x)
     if axis == 1:
-        return matrix @ array
-    return (matrix @ array.reshape(c, z, y * x)).reshape(c, len(matrix), y, x)
+        return _tiled(array, matrix)
+    mixed = np.empty((c, z, y, len(matrix)), np.float32)
+    for rows, band in _bands(matrix):
+        np.matmul(array[..., band], matrix[rows, band].T, out=mixed[..., rows])
+    return mixed
+
+
+def _tiled(array: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The matrix times the last but one axis of an array."""
+    mixed = np.empty((*array.shape[:-2], len(matrix), array.shape[-1]), np.float32)
+    for rows, band in _bands(matrix):
+        np.matmul(matrix[rows, band], array[..., band, :], out=mixed[..., rows, :])
+    return mixed
+
+
+def _bands(matrix: NDArray[np.float32]) -> Iterator[tuple[slice, slice]]:
+    """Some new samples at a time, and the old ones they are mixed from: most of the matrix is zero."""
+    for first in range(0, len(matrix), TILE):
+        rows = slice(first, min(first + TILE, len(matrix)))
+        used = np.flatnonzero(matrix[rows].any(axis=0))
+        yield rows, slice(int(used[0]), int(used[-1]) + 1)
 
 
 @lru_cache(maxsize=64)
