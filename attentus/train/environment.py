@@ -15,18 +15,8 @@ if TYPE_CHECKING:
 
 PACKAGES = (
     *("attentus", "torch", "lightning", "numpy", "scipy", "nibabel", "SimpleITK", "pydicom", "pydantic", "safetensors"),
-    *(
-        "onnxruntime",
-        "openvino",
-        "nncf",
-        "python-gdcm",
-        "highdicom",
-        "tensorboard",
-        "matplotlib",
-        "jinja2",
-        "typer",
-        "rich",
-    ),
+    *("onnxruntime", "openvino", "nncf", "python-gdcm", "highdicom"),
+    *("tensorboard", "matplotlib", "jinja2", "typer", "rich"),
 )
 
 
