@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from attentus.infer import backends
-from attentus.infer.backends import openvino_runner
+from attentus.infer.backends import int8, openvino_runner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,7 +36,7 @@ GAIN = {"openvino": 1.2, "openvino-bf16": 2.0, "openvino-int8": 3.5, "torch-bf16
 """How many times faster than torch in fp32 a backend is at least expected to be; it is tried if that would pay."""
 SET_UP_S = 5.0
 """Seconds that converting and compiling take besides passes over windows."""
-PASSES = {"openvino": 2, "openvino-bf16": 2, "openvino-int8": 3 * openvino_runner.CALIBRATION_WINDOWS}
+PASSES = {"openvino": 2, "openvino-bf16": 2, "openvino-int8": 3 * int8.WINDOWS}
 """Passes in torch that converting costs as much as."""
 MARGIN = 2.0
 """How many times the expected cost must be won back, because both are guesses."""

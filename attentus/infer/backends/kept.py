@@ -23,16 +23,17 @@ Parts = dict[str, bytes]
 """The files of a converted network by name."""
 
 
-def fetch(cache: Path | None, name: str, make: Callable[[], Parts]) -> Parts:
+def fetch(cache: Path | None, name: str, make: Callable[[], Parts], *, fresh: bool = False) -> Parts:
     """The converted network of that name, made if it is missing or damaged, and kept if that is possible.
 
     Args:
         cache: folder; None keeps nothing.
         name: of the file.
         make: converts.
+        fresh: convert in any case.
     """
     file = cache / name if cache else None
-    parts = _read(file) if file else None
+    parts = _read(file) if file and not fresh else None
     if parts is None:
         parts = make()
         if file:

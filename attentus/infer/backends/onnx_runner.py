@@ -48,16 +48,28 @@ def create(net: nn.Module, shape: tuple[int, ...], *, cache: Path | None, thread
     Raises:
         MissingExtra: the extra `onnx` is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtra("onnxruntime", "onnx", "The backend onnxruntime") from error
-    parts = kept.fetch(cache, cached_name(net, shape), lambda: {"model.onnx": _convert(net, shape)})
+    return from_file(fetch(net, shape, cache), shape[0], threads)
+
+
+def fetch(net: nn.Module, shape: tuple[int, ...], cache: Path | None) -> bytes:
+    """The net as the content of an ONNX file, from the cache if it is there.
+
+    Raises:
+        MissingExtra: the extra `onnx` is not installed.
+    """
+    if missing("onnxruntime"):
+        raise MissingExtra("onnxruntime", "onnx", "The backend onnxruntime")
+    return kept.fetch(cache, cached_name(net, shape), lambda: {"model.onnx": _convert(net, shape)})["model.onnx"]
+
+
+def from_file(content: bytes, batch: int, threads: int | None = None) -> OnnxRunner:
+    """Open a session for a network."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(parts["model.onnx"], options, providers=["CPUExecutionProvider"])
-    return OnnxRunner(session, shape[0])
+    return OnnxRunner(onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"]), batch)
 
 
 def cached_name(net: nn.Module, shape: tuple[int, ...]) -> str:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import logging
-import sys
 import warnings
-from contextlib import redirect_stdout
 from importlib.metadata import version
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -17,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from attentus.errors import BadInput, MissingExtra
 from attentus.infer.backends import kept
 from attentus.infer.backends.converted import FinalOutput, filled, on_processor
+from attentus.infer.backends.int8 import quantise
+from attentus.infer.backends.intel import load
 from attentus.infer.processor import best_precision
 
 if TYPE_CHECKING:
@@ -27,9 +23,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from torch import nn
-
-CALIBRATION_WINDOWS = 32
-"""Windows that quantisation looks at, at most."""
 
 
 class OpenVinoRunner:
@@ -67,14 +60,18 @@ def create(
         MissingExtra: OpenVINO, or for int8 NNCF, is not installed.
         BadInput: int8 is not in the cache and there are no windows to calibrate with.
     """
-    core = load().Core()
     parts = fetch_int8(net, shape, cache, calibration) if name == "openvino-int8" else fetch_fp32(net, shape, cache)
+    return from_parts(name, parts, shape[0], threads)
+
+
+def from_parts(name: str, parts: kept.Parts, batch: int, threads: int | None = None) -> OpenVinoRunner:
+    """Compile a converted network for this processor."""
     how = {
         "INFERENCE_PRECISION_HINT": "bf16" if name == "openvino-bf16" else "f32",
         "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
-    return OpenVinoRunner(name, core.compile_model(_read(parts), "CPU", how), shape[0])
+    return OpenVinoRunner(name, load().Core().compile_model(_read(parts), "CPU", how), batch)
 
 
 def fetch_fp32(net: nn.Module, shape: tuple[int, ...], cache: Path | None) -> kept.Parts:
@@ -88,9 +85,14 @@ def fetch_fp32(net: nn.Module, shape: tuple[int, ...], cache: Path | None) -> ke
 
 
 def fetch_int8(
-    net: nn.Module, shape: tuple[int, ...], cache: Path | None, calibration: Iterable[NDArray[np.float32]]
+    net: nn.Module,
+    shape: tuple[int, ...],
+    cache: Path | None,
+    calibration: Iterable[NDArray[np.float32]],
+    *,
+    fresh: bool = False,
 ) -> kept.Parts:
-    """The quantised net as model.xml and model.bin, from the cache if it is there.
+    """The quantised net as model.xml and model.bin, from the cache if it is there and need not be made afresh.
 
     Raises:
         MissingExtra: OpenVINO or NNCF is not installed.
@@ -100,7 +102,8 @@ def fetch_int8(
     return kept.fetch(
         cache,
         cached_name("openvino-int8", net, shape),
-        lambda: _parts(_quantise(_read(fetch_fp32(net, shape, cache)), shape, calibration)),
+        lambda: _parts(quantise(_read(fetch_fp32(net, shape, cache)), shape, calibration)),
+        fresh=fresh,
     )
 
 
@@ -120,29 +123,6 @@ def missing(name: str) -> str:
     return ""
 
 
-def load(package: str = "openvino") -> Any:
-    """OpenVINO or NNCF, kept from reporting its use.
-
-    Both send events to their makers over the network when imported, unless openvino_telemetry is not to be had. A
-    program that reads patients' scans must not do that.
-
-    Raises:
-        MissingExtra: it is not installed.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # as documented: import then fails
-    try:
-        if package == "openvino":
-            import openvino
-
-            return openvino
-        import nncf
-    except ImportError as error:
-        purpose = "The backend openvino" if package == "openvino" else "Quantisation to int8"
-        raise MissingExtra(package, "openvino", purpose) from error
-    nncf.set_log_level(logging.ERROR)
-    return nncf
-
-
 def _installed(package: str) -> bool:
     return find_spec(package) is not None
 
@@ -155,18 +135,6 @@ def _convert(net: nn.Module, shape: tuple[int, ...]) -> Any:
         final = FinalOutput(on_processor(net)).eval()
         traced = torch.jit.trace(final, image, check_trace=False)  # type: ignore[no-untyped-call]
         return load().convert_model(traced, example_input=image, input=[list(shape)])
-
-
-def _quantise(model: Any, shape: tuple[int, ...], calibration: Iterable[NDArray[np.float32]]) -> Any:
-    windows = [np.ascontiguousarray(np.broadcast_to(one, shape)) for one in islice(calibration, CALIBRATION_WINDOWS)]
-    if not windows:
-        raise BadInput(
-            "Backend openvino-int8: no windows to calibrate with.\n"
-            "  Quantise once with training data: attentus export MODEL --to openvino --int8 --data DATA."
-        )
-    nncf = load("nncf")
-    with redirect_stdout(io.StringIO()):  # it draws progress bars
-        return nncf.quantize(model, nncf.Dataset(windows), subset_size=len(windows))
 
 
 def _parts(model: Any) -> kept.Parts:

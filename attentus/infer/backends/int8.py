@@ -1,0 +1,53 @@
+"""Networks in 8-bit integers, quantised after training with NNCF."""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stdout
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from attentus.errors import BadInput
+from attentus.infer.backends.intel import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+WINDOWS = 32
+"""Windows that quantisation looks at, at most."""
+
+
+def quantise(
+    model: Any, shape: tuple[int, ...], calibration: Iterable[NDArray[np.float32]], name: str | None = None
+) -> Any:
+    """Quantise a converted network.
+
+    Weights get a scale per channel and features one per layer, chosen such that they hold what the windows make of
+    them; biases are corrected for what the weights lost.
+
+    Args:
+        model: of OpenVINO or ONNX.
+        shape: (N, C, *spatial) of its input.
+        calibration: windows (C, *spatial) as the net sees them.
+        name: of the input, for ONNX.
+
+    Raises:
+        MissingExtra: NNCF is not installed.
+        BadInput: no windows.
+    """
+    windows = list(islice(calibration, WINDOWS))
+    if not windows:
+        raise BadInput(
+            "int8: there are no windows to calibrate with.\n"
+            "  Quantise once with training data: attentus export MODEL --to openvino --int8 --data DATA -o OUT."
+        )
+    nncf = load("nncf")
+    windows += windows[: -len(windows) % shape[0]] * shape[0]
+    batches = [np.stack(windows[k : k + shape[0]]) for k in range(0, len(windows) - shape[0] + 1, shape[0])]
+    dataset = nncf.Dataset([{name: batch} for batch in batches] if name else batches)
+    with redirect_stdout(io.StringIO()):  # it draws progress bars
+        return nncf.quantize(model, dataset, subset_size=len(batches))
