@@ -14,6 +14,7 @@ from attentus.cli import (
     data,
     demo,
     doctor,
+    export,
     nets,
     predict,
     prune,
@@ -45,6 +46,7 @@ app.command(epilog="Example: attentus compare runs/a runs/b -o table.tex")(compa
 app.command(epilog="Example: attentus prune runs/a --level auto --data DATA -o runs/small")(prune.prune)
 app.command(epilog="Example: attentus report runs/a")(report.report)
 app.command(epilog="Example: attentus tune-postprocess runs/a DATA --dry-run")(tune_postprocess.tune_postprocess)
+app.command(epilog="Example: attentus export runs/a --to bundle -o liver.zip")(export.export)
 app.command(epilog="Example: attentus doctor")(doctor.doctor)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from attentus import io
 from attentus.data.patches import window
-from attentus.infer.backends.int8 import WINDOWS
+from attentus.infer.backends.int8 import CALIBRATION_WINDOWS
 from attentus.transforms.prepare import prepare
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ CASES = 16
 """Cases that windows are taken from, at most, evenly spread."""
 
 
-def calibration_windows(model: Model, dataset: Dataset, count: int = WINDOWS) -> Iterator[NDArray[np.float32]]:
+def calibration_windows(
+    model: Model, dataset: Dataset, count: int = CALIBRATION_WINDOWS
+) -> Iterator[NDArray[np.float32]]:
     """Windows (C, *spatial) of several cases, evenly spread over each among those that are not empty.
 
     Args:

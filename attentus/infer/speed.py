@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from attentus.data.patches import window as cut
 from attentus.errors import UnknownName
 from attentus.infer import backends
-from attentus.infer.backends.openvino_runner import CALIBRATION_WINDOWS
+from attentus.infer.backends.int8 import CALIBRATION_WINDOWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -149,7 +149,7 @@ def compare(
         stopping = _with_exit(model, early_exit)
         check_early_exit(stopping.recipe, stopping.net)
         candidates.append(replace(candidates[-1], early_exit=early_exit, model=stopping))
-    held_back = dataset.subset(_side(model, dataset, "validation"))
+    held_back = dataset.subset(cases_of(model, dataset, "validation"))
     with TemporaryDirectory(prefix="attentus-levels-") as scratch:
         scored = [replace(one, scores=evaluate(one.model, held_back, Path(scratch), progress)) for one in candidates]
     failed = scored[-1].failures
@@ -203,7 +203,7 @@ def write_level(
         raise BadInput(f"{out} holds the whole model, whose deeper levels would be lost. Choose another folder (-o).")
     with replacing_folder(out, holds="recipe.yaml", overwrite=overwrite) as folder:
         pruned.save(folder)
-        test = _side(source, dataset, "test") if dataset else []
+        test = cases_of(source, dataset, "test") if dataset else []
         if dataset and test:
             scores = evaluate(pruned, dataset.subset(test), folder)
         elif scores is not None:
@@ -243,7 +243,7 @@ def _with_exit(model: Model, agreement: float | None) -> Model:
     return replace(model, recipe=model.recipe.model_copy(update={"infer": infer}))
 
 
-def _side(model: Model, dataset: Dataset, name: str) -> list[str]:
+def cases_of(model: Model, dataset: Dataset, name: str) -> list[str]:
     """Ids of the cases on a side of the split: as the training wrote them down, or as the recipe deals them."""
     file = model.folder / "data.json" if model.folder else None
     if file is None or not file.is_file():

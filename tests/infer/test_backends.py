@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 from netting import small
+from torch import nn
 
-from attentus.errors import MissingExtra, UnknownName
+from attentus.errors import BadInput, MissingExtra, UnknownName
 from attentus.infer import backends
+from attentus.infer.backends import choice, kept, openvino_runner
 
 SHAPE = (2, 1, 16, 32, 32)
 ALL = [name for name in backends.NAMES if name not in {"torch", "torch-compile", "torch-cuda-graph"}]
@@ -59,3 +64,148 @@ def test_wrong_names_and_missing_packages_are_answered(net, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingExtra, match=r"attentus\[openvino\]"):
         backends.create("openvino", net, SHAPE)
+
+
+def test_converted_nets_are_kept_and_found_again(net, windows, tmp_path, monkeypatch):
+    first = made("openvino", net, windows, tmp_path)
+    [file] = tmp_path.iterdir()
+    monkeypatch.setattr(openvino_runner, "_convert", None)  # converting again would fail
+    again = made("openvino", net, windows, tmp_path)
+    np.testing.assert_array_equal(first(windows), again(windows))
+    made("openvino-bf16", net, windows, tmp_path)
+    assert list(tmp_path.iterdir()) == [file], "bf16 is computed from the same file"
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:-5000] + b"x" + b[-4999:]])
+def test_damaged_files_are_made_again(net, windows, exact, tmp_path, damage):
+    made("openvino", net, windows, tmp_path)
+    [file] = tmp_path.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    assert np.abs(made("openvino", net, windows, tmp_path)(windows) - exact).max() < 1e-3
+    assert len(file.read_bytes()) == len(whole)
+
+
+def test_a_folder_that_cannot_be_written_to_is_no_reason_to_fail(net, windows, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    made("openvino", net, windows, tmp_path / "file")
+
+
+def test_what_is_kept_depends_on_all_that_matters(net):
+    def name(net, shape=SHAPE):
+        return kept.file_name("x", net, shape, "1")
+
+    same = copy.deepcopy(net)
+    assert name(same) == name(net) == name(same.train())
+    assert name(net, (1, *SHAPE[1:])) != name(net)
+    assert kept.file_name("x", net, SHAPE, "2") != name(net)
+    with torch.no_grad():
+        next(same.parameters()).view(-1)[0] += 1e-3
+    assert name(same) != name(net)
+    slope = nn.Sequential(nn.Conv2d(1, 1, 1), nn.LeakyReLU(0.1))
+    other = copy.deepcopy(slope)
+    other[1].negative_slope = 0.2
+    assert name(slope) != name(other), "an option that leaves the weights alone"
+
+
+class Fake:
+    """A backend of known speed, on a clock that it moves."""
+
+    def __init__(self, name, clock, seconds):
+        self.name, self.clock, self.seconds = name, clock, seconds
+
+    def __call__(self, windows):
+        self.clock[0] += self.seconds
+        return windows
+
+
+@pytest.fixture
+def fakes(monkeypatch):
+    """What was set up, on a machine where torch takes 1 s and others as told."""
+    clock, built = [0.0], []
+    speeds = {"torch": 1.0, "openvino": 0.5, "openvino-bf16": 0.25, "openvino-int8": 2.0}
+
+    def create(name, *_, **__):
+        built.append(name)
+        return Fake(name, clock, speeds[name])
+
+    monkeypatch.setattr(backends, "create", create)
+    monkeypatch.setattr(backends, "missing", lambda name: "" if name in speeds else "not here")
+    monkeypatch.setattr(choice.time, "perf_counter", lambda: clock[0])
+    return built
+
+
+def test_a_backend_is_chosen_by_what_the_job_is_worth(net, fakes):
+    assert backends.choose(net, SHAPE, 6).name == "torch"
+    assert fakes == ["torch"], "nothing else was set up for three batches"
+    assert backends.choose(net, SHAPE, 100).name == "torch", "nor for 50 s, a sixth of which could be won"
+    assert backends.choose(net, SHAPE, 1000).name == "openvino"
+    assert backends.choose(net, SHAPE, 1000, precision="bf16").name == "openvino-bf16"
+    assert backends.choose(net, SHAPE, 10_000, precision="int8").name == "openvino-bf16", "nothing to calibrate with"
+    windows = [np.zeros(SHAPE[1:], np.float32)]
+    assert backends.choose(net, SHAPE, 10_000, precision="int8", calibration=windows).name == "torch"
+    assert fakes[-1] == "openvino-int8", "it was tried, and was slower"
+
+
+def test_kept_nets_serve_short_jobs_too(net, fakes, tmp_path):
+    for name in ("openvino", "openvino-int8"):
+        (tmp_path / openvino_runner.cached_name(name, net, SHAPE)).touch()
+    assert backends.choose(net, SHAPE, 60, cache=tmp_path).name == "openvino"
+    assert backends.choose(net, SHAPE, 60, precision="int8", cache=tmp_path).name == "torch"
+    assert fakes[-1] == "openvino-int8"
+
+
+def test_without_openvino_the_processor_falls_back_on_torch(net, fakes, monkeypatch):
+    monkeypatch.setattr(backends, "missing", lambda _: "not here")
+    assert backends.choose(net, SHAPE, 10_000, precision="int8").name == "torch"
+
+
+def test_nothing_is_reported_to_the_makers_of_openvino():
+    code = """
+import socket, sys
+def refuse(*_, **__):
+    raise AssertionError("somebody wants to use the network")
+socket.socket.connect = socket.getaddrinfo = refuse
+from attentus.infer.backends import intel
+intel.load()
+intel.load("nncf")
+assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
+"""
+    for package in ("openvino", "nncf"):
+        pytest.importorskip(package)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_int8_needs_windows(net):
+    if reason := backends.missing("openvino-int8"):
+        pytest.skip(reason)
+    with pytest.raises(BadInput, match="no windows to calibrate with"):
+        backends.create("openvino-int8", net, SHAPE)
+
+
+def test_threads_are_those_asked_for(net, windows):
+    before = torch.get_num_threads()
+    seen = []
+    net = copy.deepcopy(net)
+    net.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
+    backends.create("torch", net, SHAPE, threads=before + 1)(windows)
+    backends.create("torch", net, SHAPE)(windows)
+    assert seen == [before + 1, before]
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # the compiler's own
+def test_compiled_code_says_the_same(net, windows, exact):
+    if reason := backends.missing("torch-compile"):
+        pytest.skip(reason)
+    assert np.abs(backends.create("torch-compile", net, SHAPE)(windows) - exact).max() < 1e-3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("name", ["torch", "torch-bf16", "torch-cuda-graph"])
+def test_gpus_say_what_processors_say(net, windows, exact, name):
+    on_gpu = backends.create(name, copy.deepcopy(net).cuda(), SHAPE)
+    for part in (windows, windows[1:], windows):
+        expected = exact[2 - len(part) :]
+        assert np.abs(on_gpu(part) - expected).max() <= 0.05 * np.abs(exact).max()

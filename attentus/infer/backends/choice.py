@@ -36,7 +36,7 @@ GAIN = {"openvino": 1.2, "openvino-bf16": 2.0, "openvino-int8": 3.5, "torch-bf16
 """How many times faster than torch in fp32 a backend is at least expected to be; it is tried if that would pay."""
 SET_UP_S = 5.0
 """Seconds that converting and compiling take besides passes over windows."""
-PASSES = {"openvino": 2, "openvino-bf16": 2, "openvino-int8": 3 * int8.WINDOWS}
+PASSES = {"openvino": 2, "openvino-bf16": 2, "openvino-int8": 3 * int8.CALIBRATION_WINDOWS}
 """Passes in torch that converting costs as much as."""
 MARGIN = 2.0
 """How many times the expected cost must be won back, because both are guesses."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-WINDOWS = 32
+CALIBRATION_WINDOWS = 32
 """Windows that quantisation looks at, at most."""
 
 
@@ -39,7 +39,7 @@ def quantise(
         MissingExtra: NNCF is not installed.
         BadInput: no windows.
     """
-    windows = list(islice(calibration, WINDOWS))
+    windows = list(islice(calibration, CALIBRATION_WINDOWS))
     if not windows:
         raise BadInput(
             "int8: there are no windows to calibrate with.\n"
