@@ -13,7 +13,7 @@ from attentus.io.atomic import replacing
 from attentus.io.dicom import holds_dicom, read_series
 from attentus.io.dicom_seg import find_segmentations, is_segmentation, read_segment_labels
 from attentus.io.itk import read_itk, write_itk
-from attentus.io.nifti import nifti_grid, read_nifti, write_nifti
+from attentus.io.nifti import nifti_bytes, nifti_grid, read_nifti, write_nifti
 from attentus.io.picture import read_picture, read_stack, slice_files, write_png
 from attentus.io.sniff import ending, sniff
 
@@ -46,8 +46,9 @@ def read(path: str | PathLike[str], *, series: str | None = None, as_stored: boo
     Raises:
         BadFile: missing, empty, damaged, of no known kind, or no regular volume; the message says what to do.
     """
-    volume = _read_stored(Path(path), series).canonical()
-    return volume.like(np.ascontiguousarray(volume.array, dtype=None if as_stored else np.float32))
+    kind = None if as_stored else np.float32
+    volume = _read_stored(Path(path), series, kind).canonical()
+    return volume.like(np.ascontiguousarray(volume.array, dtype=kind))
 
 
 def read_labels(path: str | PathLike[str], *, segments: Sequence[int | str] | None = None) -> Volume:
@@ -74,7 +75,7 @@ def read_labels(path: str | PathLike[str], *, segments: Sequence[int | str] | No
         return volume.like(np.ascontiguousarray(volume.array))
     if segments is not None:
         raise BadInput(f"{path} is no DICOM segmentation; only these have segments to choose from.")
-    volume = _read_stored(path, None).canonical()
+    volume = _read_stored(path).canonical()
     if volume.source is not None and volume.source.format == "jpeg":
         raise BadFile(path, "is a JPEG, which smears labels at every edge", "Export the labels again as PNG or NIfTI.")
     if volume.channels != 1:
@@ -143,6 +144,19 @@ def read_grid(path: str | PathLike[str]) -> Grid:
     return read(path).grid
 
 
+def bytes_of(path: str | PathLike[str]) -> int:
+    """Bytes that an image's voxels take in memory as stored: for NIfTI from the header, otherwise the files' size.
+
+    Raises:
+        BadFile: missing, empty, of no known kind, or NIfTI with a damaged header.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+    kind, compressed = sniff(path)
+    return nifti_bytes(path, compressed=compressed) if kind == "nifti" else path.stat().st_size
+
+
 def read_case(case: Case, *, as_stored: bool = False) -> Volume:
     """All channels of a case as one volume, in the order of `Case.images`; `as_stored` as in `read`.
 
@@ -177,16 +191,18 @@ def write(volume: Volume, path: str | PathLike[str], *, overwrite: bool = False)
         writer(volume.as_stored(), temporary)
 
 
-def _read_stored(path: Path, series: str | None) -> Volume:
-    """The volume as the file stores it: own orientation, own number type."""
-    volume = _read_folder(path, series) if path.is_dir() else _read_file(path, series)
-    return replace(volume, source=replace(volume.source, dtype=str(volume.array.dtype)))  # type: ignore[type-var]
+def _read_stored(path: Path, series: str | None = None, dtype: type[np.float32] | None = None) -> Volume:
+    """The volume as the file stores it: own orientation; own number type, or already the one it shall have."""
+    volume = _read_folder(path, series) if path.is_dir() else _read_file(path, series, dtype)
+    if volume.source is None or volume.source.dtype:
+        return volume
+    return replace(volume, source=replace(volume.source, dtype=str(volume.array.dtype)))
 
 
-def _read_file(path: Path, series: str | None) -> Volume:
+def _read_file(path: Path, series: str | None, dtype: type[np.float32] | None) -> Volume:
     kind, compressed = sniff(path)
     if kind == "nifti":
-        return read_nifti(path, compressed=compressed)
+        return read_nifti(path, compressed=compressed, dtype=dtype)
     if kind == "dicom":
         return read_series(path, series)
     if kind in ("nrrd", "mha", "gipl"):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from attentus.errors import AttentusError, BadFile, BadInput
-from attentus.io.sniff import broken_gzip
+from attentus.io.gz import DAMAGE, packing, unpacking
+from attentus.io.sniff import broken_gzip, ending
 from attentus.types import Grid, Source, Volume
 
 if TYPE_CHECKING:
@@ -31,25 +30,50 @@ _GEOMETRY_FIELDS = (
     *("pixdim", "qform_code", "sform_code", "xyzt_units"),
     *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
 )
+SLAB_BYTES = 1 << 20
+"""Voxels are read about this many bytes at a time."""
+DENSEST = 1032
+"""No gzipped file unpacks to more than this many times its length."""
 
 
-def read_nifti(path: Path, *, compressed: bool) -> Volume:
-    """Read a file as stored; channels may lie on the 4th or 5th axis, as RGB, or be absent.
+def read_nifti(path: Path, *, compressed: bool, dtype: type[np.float32] | None = None) -> Volume:
+    """Read a file; channels may lie on the 4th or 5th axis, as RGB, or be absent.
+
+    Voxels go slab by slab to where they belong, so that the file's content is never in memory twice.
+
+    Args:
+        path: the file.
+        compressed: whether it is gzipped.
+        dtype: number type of the voxels; None keeps the file's own, and takes float32 where scale factors apply.
 
     Returns:
-        Volume with the file's own number type, (C, z, y, x), on the file's own grid, not yet canonical.
+        Volume (C, z, y, x) on the file's own grid, not yet canonical; in memory as the canonical orientation lies.
 
     Raises:
         BadFile: truncated, of an unusable number type or shape, or with an unusable geometry.
     """
     with _opened(path, compressed) as image:
-        return _volume(path, np.asanyarray(image.dataobj), image)
+        kind, shape = _number_type(path, image), _shape(path, image)
+        if np.prod(shape, dtype=float) > path.stat().st_size * (DENSEST if compressed else 1):
+            raise OSError("it is too short for the size that its header says")
+        grid = _grid(path, shape[:0:-1], image)
+        axes, turned = grid.canonical()
+        array = axes.inverse.apply(np.empty((shape[0], *turned.shape), dtype or kind))
+        _fill(array, image.dataobj)
+        header = {name: np.array(image.header[name]) for name in _GEOMETRY_FIELDS}
+        return Volume(array, grid, Source(grid, path, "nifti", str(kind), header))
+
+
+def nifti_bytes(path: Path, *, compressed: bool) -> int:
+    """What the voxels take in memory as `read_nifti` gives them, from the header alone."""
+    with _opened(path, compressed) as image:
+        return int(np.prod(_shape(path, image), dtype=np.int64)) * _number_type(path, image).itemsize
 
 
 def nifti_grid(path: Path, *, compressed: bool) -> Grid:
     """The grid as stored, from the header alone."""
     with _opened(path, compressed) as image:
-        return _grid(path, (*image.shape, 1, 1)[:3], image)
+        return _grid(path, _shape(path, image)[:0:-1], image)
 
 
 def nifti_names(path: Path, *, compressed: bool) -> dict[str, tuple[int, ...]]:
@@ -73,7 +97,7 @@ def _opened(path: Path, compressed: bool) -> Iterator[Any]:  # noqa: FBT001
     from nibabel.wrapstruct import WrapStructError
 
     try:
-        with gzip.open(path, "rb") if compressed else path.open("rb") as file:
+        with unpacking(path) if compressed else path.open("rb") as file:
             # From the open file, not by name: the name may promise a compression that is not there.
             head = file.read(348)
             file.seek(0)
@@ -88,7 +112,7 @@ def _opened(path: Path, compressed: bool) -> Iterator[Any]:  # noqa: FBT001
             yield image
     except AttentusError:
         raise
-    except (EOFError, zlib.error, gzip.BadGzipFile):
+    except DAMAGE:
         raise broken_gzip(path) from None
     except (OSError, ValueError, HeaderDataError, ImageFileError, WrapStructError) as error:
         raise BadFile(path, f"is damaged NIfTI ({error})", "Copy or convert the file again.") from error
@@ -107,14 +131,8 @@ def write_nifti(volume: Volume, path: Path) -> None:
     image.header.set_xyzt_units("mm")
     if volume.source and volume.source.format == "nifti" and volume.source.grid == volume.grid:
         _repeat_geometry(image.header, volume.source.header)
-    nib.save(image, path)
-
-
-def _volume(path: Path, array: NDArray[Any], image: Any) -> Volume:
-    channels_last = _channels_last(path, array)
-    grid = _grid(path, channels_last.shape[:3], image)
-    header = {name: np.array(image.header[name]) for name in _GEOMETRY_FIELDS}
-    return Volume(channels_last.transpose(3, 2, 1, 0), grid, Source(grid, path, "nifti", header=header))
+    with packing(path) if ending(path) == ".nii.gz" else path.open("wb") as file:
+        image.to_stream(file)
 
 
 def _grid(path: Path, shape: Sequence[int], image: Any) -> Grid:
@@ -126,23 +144,55 @@ def _grid(path: Path, shape: Sequence[int], image: Any) -> Grid:
         raise BadFile(path, str(error), "Write the file again with a valid qform or sform.") from None
 
 
-def _channels_last(path: Path, array: NDArray[Any]) -> NDArray[Any]:
-    """(x, y, z, C) from whatever the file holds: 2D to 5D, RGB(A) records, trailing axes of length 1."""
-    if array.dtype.names:
-        array = np.stack([array[name] for name in array.dtype.names], axis=-1)
-    if array.dtype.kind not in "iufb":
-        raise BadFile(path, f"holds numbers of type {array.dtype}", "Save it as integers or floating point.")
-    if array.ndim < 2:
-        raise BadFile(path, f"has {array.ndim} axis", "An image has at least two.")
-    spatial = (*array.shape[:3], 1)[:3] if array.ndim == 2 else array.shape[:3]
-    rest = [n for n in array.shape[3:] if n > 1]
+def _number_type(path: Path, image: Any) -> np.dtype[Any]:
+    """What voxels are read as: the file's own numbers, or what scale factors make of them."""
+    stored = image.dataobj.dtype
+    kind = stored[0] if stored.names else stored
+    if kind.kind not in "iufb":
+        raise BadFile(path, f"holds numbers of type {kind}", "Save it as integers or floating point.")
+    scaled = (image.dataobj.slope, image.dataobj.inter) != (1, 0)
+    return np.dtype(np.float32) if scaled and kind.kind != "f" else kind.newbyteorder("=")
+
+
+def _shape(path: Path, image: Any) -> tuple[int, int, int, int]:
+    """(C, z, y, x) of whatever the file holds: 2D to 5D, RGB(A) records, trailing axes of length 1."""
+    shape = image.shape
+    if len(shape) < 2 or min(shape) < 1:
+        raise BadFile(path, f"has shape {shape}", "An image has at least two axes, with something on each.")
+    x, y, z = (*shape, 1)[:3]
+    rest = [n for n in (*shape[3:], len(image.dataobj.dtype.names or " ")) if n > 1]
     if len(rest) > 1:
         raise BadFile(
             path,
-            f"has shape {array.shape}: more than one axis beside x, y, z",
+            f"has shape {shape}: more than one axis beside x, y, z",
             "Save one file per time point, with channels on the fourth axis.",
         )
-    return array.reshape(*spatial, *(rest or [1]))
+    return (rest or [1])[0], z, y, x
+
+
+def _fill(array: NDArray[Any], stored: Any) -> None:
+    """Put the voxels of an open file, nibabel's `dataobj`, into an array (C, z, y, x) of any layout.
+
+    Raises:
+        DAMAGE, OSError: the file ends early, or a checksum does not fit.
+    """
+    file, scaled = stored.file_like, (stored.slope, stored.inter) != (1, 0)
+    channels, depth, height, width = array.shape
+    rows = max(1, SLAB_BYTES // (height * width * stored.dtype.itemsize))
+    buffer = np.empty((min(rows, depth), height, width), stored.dtype)
+    file.seek(stored.offset)
+    for channel in range(1 if stored.dtype.names else channels):
+        for first in range(0, depth, rows):
+            slab = buffer[: depth - first]
+            if file.readinto(slab.reshape(-1).view(np.uint8)) != slab.nbytes:
+                raise OSError("it holds fewer voxels than its header says")
+            place = array[:, first : first + rows]
+            if stored.dtype.names:
+                for field, name in zip(place, stored.dtype.names, strict=True):
+                    field[...] = slab[name]
+            else:
+                place[channel] = slab * np.float64(stored.slope) + stored.inter if scaled else slab
+    file.read(1)  # at the end, and only there, the checksum of a gzipped file is compared
 
 
 def _repeat_geometry(header: Any, fields: Any) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attentus.errors import BadFile
+from attentus.io.gz import DAMAGE, unpacking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,13 +75,13 @@ def _head(path: Path) -> tuple[bytes, bool]:
             head = file.read(HEAD_BYTES)
         if head[:2] != b"\x1f\x8b":
             return head, False
-        with gzip.open(path, "rb") as file:
+        with unpacking(path) as file:
             return file.read(HEAD_BYTES), True
     except FileNotFoundError:
         raise BadFile(path, "does not exist", "Check the path and its spelling.") from None
     except IsADirectoryError:
         raise BadFile(path, "is a folder where a file is expected", "Name a file in it.") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error):
+    except DAMAGE:
         raise broken_gzip(path) from None
     except OSError as error:
         raise BadFile(path, f"cannot be opened ({error.strerror})", "Check its permissions and the disk.") from error
