@@ -51,6 +51,7 @@ def measure(who: str, what: str, folder: Path) -> dict[str, float]:
     """One reading or writing, in this process."""
     path, out = folder / f"{what.split()[1]}.nii.gz", folder / "out.nii.gz"
     writing = what.startswith("write")
+    io.read_grid(path)  # imports what is needed
     volume = io.read(path, as_stored=True) if writing else None
     before, started = _peak_mib(), time.process_time()
     if volume is None:
