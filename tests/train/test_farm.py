@@ -19,12 +19,12 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from attentus import Dataset
+from attentus import Dataset, cluster
 from attentus.errors import BadFile, BadInput, MissingExtra, RecipeError
 from attentus.metrics.summary import from_json
 from attentus.progress import Silent
 from attentus.recipes import dump
-from attentus.train.farm import cluster, every_fold, fit_many, worker
+from attentus.train.farm import every_fold, fit_many, worker
 from attentus.train.farm.command import plan
 from attentus.train.farm.results import join
 from attentus.train.state import peek_state
@@ -207,7 +207,7 @@ def test_two_processes_never_write_one_run(dataset, tmp_path):
 
 
 def test_a_run_whose_command_is_gone_stops(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(worker, "LOOK", 0.0)
+    monkeypatch.setattr(cluster, "LOOK", 0.0)
     job = _job(dataset, tmp_path, train__steps=50, train__validate_every=50)
 
     class Taker(Silent):

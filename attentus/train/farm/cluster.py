@@ -1,169 +1,25 @@
-"""The cluster: reaching it, making sure that its workers are fit for the work, and watching the runs on it."""
+"""Watching the runs of a farm on a cluster."""
 
 from __future__ import annotations
 
 import json
-import logging
-import platform
-import re
-import signal
-import socket
 import time
-from contextlib import ExitStack, contextmanager, suppress
-from importlib import import_module
-from pathlib import Path
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from attentus.errors import AttentusError, BadFile, BadInput, MissingExtra
+from attentus.cluster import LOOK, PARTING, died
+from attentus.errors import AttentusError
 from attentus.infer.model import WEIGHTS
-from attentus.train.farm.worker import LOOK, Job, Outcome, work
+from attentus.train.farm.worker import Job, Outcome, work
 from attentus.train.schedule import total_steps
 from attentus.train.state import peek_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from pathlib import Path
 
     from attentus.progress import Progress, Task
-
-PATIENCE = 15.0
-"""Seconds to wait for a scheduler, for its first worker, and for a worker to see a new file."""
-PARTING = 60.0
-"""Seconds that runs get to save themselves when the command is stopped."""
-
-
-@contextmanager
-def connect(cluster: str | None, workers: int) -> Iterator[Any]:
-    """A client of a running cluster, or of a new one on this machine; None where this process can do it all.
-
-    Raises:
-        MissingExtra: Dask is not installed.
-        BadInput: the scheduler does not answer.
-    """
-    if cluster is None and workers == 1:
-        yield None
-        return
-    dask = _dask()
-    if cluster is None:
-        # No memory limit: Dask would count memory maps and kill workers. Any free port: others may have clusters, too.
-        options: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": None}
-        options["dashboard_address"] = "127.0.0.1:0"
-        options["silence_logs"] = logging.ERROR  # a worker that dies is no news: its run goes on elsewhere
-        with dask.LocalCluster(**options) as local, dask.Client(local, set_as_default=False) as client:
-            client.register_worker_callbacks(_ignore_ctrl_c)
-            yield client
-        return
-    address = _address(cluster)
-    try:
-        client = dask.Client(address, timeout=PATIENCE, set_as_default=False)
-    except (OSError, ValueError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadInput(
-            f"No Dask scheduler answers at {cluster} ({first}).\n"
-            "  Start one with `dask scheduler`, workers with `dask worker ADDRESS --nthreads 1`, and check the address."
-        ) from None
-    with client:
-        yield client
-
-
-def _ignore_ctrl_c() -> None:
-    """A terminal sends Ctrl-C to all its processes. Workers go on until the command tells their runs to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _dask() -> Any:
-    try:
-        return import_module("distributed")
-    except ImportError as error:
-        raise MissingExtra("distributed", "cluster", "Training in several processes or on a cluster") from error
-
-
-def _address(cluster: str) -> str:
-    """The scheduler's address: as given, or out of its file.
-
-    Raises:
-        BadInput: neither.
-    """
-    file = Path(cluster)
-    if "://" in cluster or (re.fullmatch(r"[\w.-]+:\d+", cluster) and not file.exists()):
-        return cluster
-    if not file.is_file():
-        raise BadInput(f"'{cluster}' is no address such as tcp://host:8786, and no scheduler file of that name exists.")
-    try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["address"])
-    except (OSError, ValueError, KeyError, TypeError):
-        fix = "Take the file that `dask scheduler --scheduler-file FILE` writes."
-        raise BadFile(file, "is no scheduler file", fix) from None
-
-
-def examine(client: Any, token: Path) -> dict[str, int]:
-    """Make sure that all workers can do the work; host to the threads each worker there may take.
-
-    Raises:
-        BadInput: there is no worker, or one with other versions, with several threads, or without access to the folder.
-    """
-    try:
-        client.wait_for_workers(1, timeout=PATIENCE)
-    except _dask().TimeoutError:
-        raise BadInput("The cluster has no worker. Start some: dask worker ADDRESS --nthreads 1") from None
-    mine = probe(str(token), 0.0)()
-    found = client.run(probe(str(token), PATIENCE), on_error="return")
-    threads = client.nthreads()
-    problems = [f"  {where}: {text}" for where, theirs in found.items() if (text := differs(mine, theirs))]
-    problems += [
-        f"  {where}: has {count} threads, but one process can do only one training: start it with --nthreads 1"
-        for where, count in threads.items()
-        if count != 1
-    ]
-    if problems:
-        raise BadInput("Workers of the cluster cannot do this work:\n" + "\n".join(problems))
-    hosts = [theirs["host"] for theirs in found.values()]
-    return {theirs["host"]: max(1, theirs["cpus"] // hosts.count(theirs["host"])) for theirs in found.values()}
-
-
-def probe(token: str, patience: float) -> Callable[[], dict[str, Any]]:
-    """A function that says what a worker has. It travels as code, so that it runs where Attentus is not installed."""
-
-    def look() -> dict[str, Any]:
-        import os
-        import platform
-        import time
-        from importlib.metadata import PackageNotFoundError, version
-
-        versions = {"python": ".".join(platform.python_version_tuple()[:2])}
-        for package in ("torch", "distributed"):
-            try:
-                versions[package] = version(package).split("+")[0]
-            except PackageNotFoundError:
-                versions[package] = "missing"
-        try:
-            import attentus
-
-            versions["attentus"] = attentus.__version__
-        except ImportError:
-            versions["attentus"] = "missing"
-        limit = time.monotonic() + patience
-        while not os.path.isfile(token) and time.monotonic() < limit:  # noqa: PTH113 - network drives take a moment
-            time.sleep(0.2)
-        affinity = getattr(os, "sched_getaffinity", None)
-        cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
-        return {"versions": versions, "sees": os.path.isfile(token), "host": socket.gethostname(), "cpus": cpus}  # noqa: PTH113
-
-    return look
-
-
-def differs(mine: dict[str, Any], theirs: dict[str, Any] | BaseException) -> str:
-    """Why a worker cannot do the work; empty if it can."""
-    if isinstance(theirs, BaseException):
-        return f"cannot run code from here (Python {platform.python_version()}): {type(theirs).__name__}: {theirs}"
-    apart = [
-        f"{name} {theirs['versions'][name]} (here {version})"
-        for name, version in mine["versions"].items()
-        if theirs["versions"][name] != version
-    ]
-    if apart:
-        return "has " + ", ".join(apart) + "; install the same versions"
-    return "" if theirs["sees"] else "does not see the folder of the runs; put it on a drive that all machines share"
 
 
 def spread(jobs: list[Job], client: Any, progress: Progress, end: Callable[[Outcome], None]) -> None:
@@ -230,7 +86,7 @@ class Watched:
         if self.future.status != "error":
             return Outcome(self.job.name, message="the connection to the cluster was lost; run the command again")
         error = self.future.exception()
-        if not isinstance(error, _dask().KilledWorker):
+        if not died(error):
             return Outcome(self.job.name, message=f"{type(error).__name__}: {error}")
         if self._saved() > self.begun_at:
             self.submit(client)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import socket
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
+from attentus.cluster import connect, examine, holding_token
 from attentus.data.cache import prepare_cases
 from attentus.data.dataset import Dataset
 from attentus.data.resolve import resolve
@@ -20,7 +18,7 @@ from attentus.errors import BadFile, BadInput
 from attentus.io.atomic import unwritable, write_text
 from attentus.progress import Progress, Silent
 from attentus.recipes import build
-from attentus.train.farm.cluster import connect, examine, spread
+from attentus.train.farm.cluster import spread
 from attentus.train.farm.results import conclude
 from attentus.train.farm.worker import PRIVATE, Job, Outcome, work
 from attentus.train.fitting import CACHE, check_buildable
@@ -234,9 +232,5 @@ def in_charge(out: Path) -> Iterator[Path]:
     """The token of this command. Those of earlier ones go away, and with them the runs that somebody left behind."""
     for old in (out / PRIVATE).glob("*.token"):
         old.unlink(missing_ok=True)
-    token = out / PRIVATE / f"{uuid4().hex}.token"
-    write_text(token, f"process {os.getpid()} on {socket.gethostname()}\n")
-    try:
+    with holding_token(out / PRIVATE) as token:
         yield token
-    finally:
-        token.unlink(missing_ok=True)

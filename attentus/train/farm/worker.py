@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from attentus.cluster import LOOK, Leash, Recalled, limit_threads
 from attentus.errors import AttentusError, BadFile
 from attentus.infer.model import WEIGHTS
-from attentus.progress import Progress, Silent, Task
+from attentus.progress import Progress, Silent
 from attentus.train.fitting import fit
 from attentus.train.state import peek_state
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 PRIVATE = ".farm"
 """Locks and tokens lie in this folder beside the runs."""
-LOOK = 1.0
-"""Seconds between two looks at the token and at the runs."""
 RECALLED = "stopped, because the same command was started elsewhere or ended; run it again to go on"
 
 
@@ -81,7 +80,7 @@ def work(job: Job, progress: Progress | None = None) -> Outcome:
     message = trace = ""
     repeated = False
     try:
-        _limit_threads(job.threads, host)
+        limit_threads(job.threads, host)
         with _alone(job.out / PRIVATE / f"{job.name}.lock", leash):
             repeated = job.finished
             fit(job.recipe, job.dataset, job.folder, max_time=job.max_time, cache=job.cache, progress=leash)
@@ -92,43 +91,6 @@ def work(job: Job, progress: Progress | None = None) -> Outcome:
     except Exception as error:
         message, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
     return Outcome(job.name, host, os.getpid(), time.time() - began, message, trace, repeated)
-
-
-class Recalled(KeyboardInterrupt):
-    """The command in charge is gone. To `fit` this is Ctrl-C: it saves what it can."""
-
-
-class Leash:
-    """A progress that ends the work when the token is gone: nobody waits for it, or another command took over."""
-
-    def __init__(self, token: Path, inner: Progress) -> None:
-        self._token, self._inner, self._looked = token, inner, 0.0
-
-    @contextmanager
-    def task(self, what: str, total: int, done: int = 0) -> Iterator[Task]:
-        """Open a task; each of its steps looks at the token."""
-        with self._inner.task(what, total, done) as task:
-            yield _LeashedTask(task, self)
-
-    def say(self, message: str) -> None:
-        """Pass it on."""
-        self._inner.say(message)
-
-    def look(self) -> None:
-        """Stop the work if the token is gone; it is looked for once a second at most."""
-        if time.monotonic() - self._looked >= LOOK:
-            self._looked = time.monotonic()
-            if not self._token.is_file():
-                raise Recalled
-
-
-class _LeashedTask:
-    def __init__(self, inner: Task, leash: Leash) -> None:
-        self._inner, self._leash = inner, leash
-
-    def advance(self, steps: int = 1, note: str = "", total: int | None = None) -> None:
-        self._inner.advance(steps, note, total)
-        self._leash.look()
 
 
 @contextmanager
@@ -155,10 +117,3 @@ def _alone(file: Path, leash: Leash) -> Iterator[None]:
         stream.write(f"process {os.getpid()} on {socket.gethostname()}")
         stream.flush()
         yield
-
-
-def _limit_threads(threads: Mapping[str, int] | None, host: str) -> None:
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads.get(host, 1))
