@@ -49,21 +49,31 @@ def predict(
         bool, typer.Option("--dry-run", help="Tell what it will take, time and memory, and write nothing.")
     ] = False,
     overwrite: Overwrite = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on: leave results that are complete and of this model and options.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes here, each with the model.")] = None,
+    cluster: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler that spreads scans.")] = None,
     json: Json = False,
 ) -> None:
     """Segment scans. Each result lies on its scan's own grid; scans that fail are listed and do not stop the others."""
-    from attentus.infer.cohort import find_scans, predict_cohort
-    from attentus.infer.ensemble import load
+    from functools import partial
+
+    from attentus.infer.cohort import Crew, find_scans, predict_cohort
+    from attentus.infer.ensemble import load_at
 
     found = find_scans(scans, out, ending)
     changes = {} if early_exit is None else {"early_exit": early_exit}
-    loaded = load(model, vote=vote, weights=weights, infer=changes).at_speed(speed, scans=len(found))
+    options = {"scans": len(found), "vote": vote, "weights": weights, "infer": changes}
+    load = partial(load_at, model.absolute(), speed, **options)
+    loaded = load()
     if dry_run:
         _forecast(loaded, found, json=json)
         return
     limit = None if max_ram is None else size(max_ram, "--max-ram")
     wanted: dict[str, Any] = {"clean": clean, "probabilities": probabilities, "attention": attention, "max_ram": limit}
-    done = predict_cohort(loaded, found, **wanted, overwrite=overwrite, progress=progress())
+    how: dict[str, Any] = {"overwrite": overwrite, "resume": resume, "crew": Crew(load, cluster, workers)}
+    done = predict_cohort(loaded, found, **wanted, **how, progress=progress())
     failed = {name: result for name, result in done.items() if isinstance(result, str)}
     if json:
         rows = {name: result.facts() for name, result in done.items() if not isinstance(result, str)}
@@ -72,7 +82,8 @@ def predict(
         for result in done.values():
             if not isinstance(result, str):
                 level = "" if result.level is None else f"  level {result.level:.1f}"
-                print(f"{result.file}  {duration(result.seconds)}  {_volumes(result)}{level}")
+                when = "was there" if result.repeated else duration(result.seconds)
+                print(f"{result.file}  {when}  {_volumes(result)}{level}")
     code = failures(failed)
     raise typer.Exit(2 if code and len(found) == 1 else code)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,12 @@ class Ensemble:
         """Structure to the integer it has in label files."""
         return self.models[0].names
 
+    @property
+    def fingerprint(self) -> str:
+        """Of all models and how they vote; see `Model.fingerprint`."""
+        members = " ".join([self.vote, *(model.fingerprint for model in self.models)])
+        return blake2b(members.encode(), digest_size=16).hexdigest()
+
     def at_speed(self, speed: Speed, *, scans: int = 1) -> Ensemble:
         """The same for predicting only, faster; see `Model.at_speed`."""
         return replace(self, models=tuple(model.at_speed(speed, scans=scans) for model in self.models))
@@ -107,3 +114,8 @@ def load(folder: str | PathLike[str], *, vote: Vote = "mean", **options: Any) ->
     if member_folders(Path(folder)):
         return Ensemble.load(folder, vote=vote, **options)
     return Model.load(folder, **options)
+
+
+def load_at(folder: str | PathLike[str], speed: Speed, *, scans: int = 1, **options: Any) -> Model | Ensemble:
+    """`load`, for predicting some scans at a level of speed; see `Model.at_speed`."""
+    return load(folder, **options).at_speed(speed, scans=scans)

@@ -10,6 +10,7 @@ scores.json           how it did on the cases held back (optional)
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -93,6 +94,16 @@ class Model:
     def names(self) -> dict[str, int]:
         """Structure to the integer it has in label files."""
         return {structure.name: structure.value for structure in self.recipe.labels}
+
+    @property
+    def fingerprint(self) -> str:
+        """Of recipe, weights and level of speed: differs between models that may answer differently."""
+        digest = blake2b(self.recipe.model_dump_json().encode(), digest_size=16)
+        digest.update(b"" if self.engine is None else self.engine.level.precision.encode())
+        for name, tensor in self.net.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     @property
     def window(self) -> Window:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -30,6 +31,14 @@ NO_VOTE = -1e30
 """Logit of an output without a vote; finite, because resampling multiplies it by zero."""
 LEAST = 1e-7
 """Mean probabilities closer than this to 0 or 1 are taken for it where they become logits again."""
+
+_MODALITIES = {
+    "CT": ("ct", "cbct", "cect"),
+    "MR": ("mr", "mri", "t1", "t1w", "t1c", "t1ce", "t1gd", "t2", "t2w", "flair", "adc", "dwi"),
+    "PT": ("pt", "pet"),
+    "US": ("us", "ultrasound"),
+}
+"""What data sets call their channels; a name that is not here says nothing."""
 
 Vote = Literal["mean", "majority"]
 
@@ -124,17 +133,28 @@ def segment(members: Sequence[Member], volume: Volume, wish: Wish, progress: Pro
 
 
 def check_channels(volume: Volume, recipe: Recipe) -> None:
-    """Refuse a scan with other channels than a recipe names.
+    """Refuse a scan with other channels than a recipe names, or, where DICOM says so, from another kind of scanner.
 
     Raises:
         BadInput: naming both.
     """
+    name = f"{volume.source.path}: " if volume.source and volume.source.path else ""
+    seen = volume.source.header.get("modality") if volume.source else None
+    expected = {kind for channel in recipe.channels if (kind := modality(channel))}
+    if seen in _MODALITIES and expected and seen not in expected:
+        takes = " and ".join(sorted(expected))
+        raise BadInput(f"{name}the image is {seen}; this model takes {takes} ({', '.join(recipe.channels)}).")
     if volume.channels != len(recipe.channels):
-        name = f"{volume.source.path}: " if volume.source and volume.source.path else ""
         raise BadInput(
             f"{name}the image has {volume.channels} channel(s); this model takes {len(recipe.channels)}"
             f" ({', '.join(recipe.channels)}), in this order."
         )
+
+
+def modality(channel: str) -> str | None:
+    """The DICOM modality that a channel's name speaks of: CT, MR, PT or US; None where it speaks of none."""
+    words = re.findall(r"[a-z0-9]+", channel.lower())
+    return next((kind for kind, names in _MODALITIES.items() if any(word in names for word in words)), None)
 
 
 def mute(recipe: Recipe) -> list[int]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import shutil
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from attentus.errors import BadFile
+from attentus.io.sniff import stem
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 @contextmanager
@@ -93,6 +95,23 @@ def replacing_folder(path: str | os.PathLike[str], *, holds: str, overwrite: boo
             before.replace(target)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(before, ignore_errors=True)
+
+
+def sweep(targets: Iterable[Path], idle: float = 0.0) -> None:
+    """Remove temporary files that were to become these, or files called NAME_*, when their process was killed.
+
+    Args:
+        targets: where the files should have been.
+        idle: spare what was written to within so many seconds.
+    """
+    wanted = list(targets)
+    whole, starts = {path.name for path in wanted}, tuple(f"{stem(path)}_" for path in wanted)
+    for folder in {path.parent for path in wanted}:
+        for file in folder.glob(".*.part.*"):
+            name = file.name.split(".part.", 1)[1]
+            with suppress(OSError):
+                if (name in whole or name.startswith(starts)) and time.time() - file.stat().st_mtime >= idle:
+                    file.unlink()
 
 
 def write_text(path: str | os.PathLike[str], text: str, *, overwrite: bool = True) -> None:
