@@ -64,7 +64,7 @@ def predict(
 
     found = find_scans(scans, out, ending)
     changes = {} if early_exit is None else {"early_exit": early_exit}
-    options = {"scans": len(found), "vote": vote, "weights": weights, "infer": changes}
+    options: dict[str, Any] = {"scans": len(found), "vote": vote, "weights": weights, "infer": changes}
     load = partial(load_at, model.absolute(), speed, **options)
     loaded = load()
     if dry_run:
