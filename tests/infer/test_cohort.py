@@ -84,7 +84,7 @@ class Bright:
     def names(self):
         return {s.name: s.value for s in self.recipe.labels}
 
-    def predict(self, scan, *, clean=True, probabilities=False, attention=False, progress=None):
+    def predict(self, scan, *, clean=True, probabilities=False, attention=False, max_ram=None, progress=None):
         self.asked.append(scan.source.path.name.split(".")[0])
         self.before(self.asked[-1])
         return Prediction(scan.like((scan.array > 50).astype(np.uint8)), self.names, model="bright", seconds=0.1)
