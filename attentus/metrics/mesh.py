@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
     Points = NDArray[np.float64]
 
-FIRST_GUESS = 16
+FIRST_GUESS = 32
 """Triangles looked at first for each point; doubled for the points that are not settled by them."""
 AT_ONCE = 500_000
-"""Pairs of point and triangle that are worked on together; bounds the memory (about 0.3 kB a pair)."""
+"""Pairs of point and triangle that are worked on together; bounds the memory (0.3 kB a pair at most)."""
 
 
 def surface_to_surface(prediction: Mask, reference: Mask, spacing: Sequence[float]) -> float:
@@ -76,23 +76,29 @@ def directed(here: tuple[Points, NDArray[np.integer]], there: tuple[Points, NDAr
 def to_mesh(points: Points, vertices: Points, triangles: NDArray[np.integer]) -> NDArray[np.float64]:
     """Exact distance of each point (N, 3) to a mesh, (N,).
 
-    Triangles are visited by the distance of their centres. No triangle reaches further from its centre than the
-    largest one does, so a point is settled once the next centre is further away than the best found plus that reach.
+    The nearest vertex bounds it from above. Triangles are then visited by the distance of their centres, and looked at
+    if they could reach that near. No triangle reaches further from its centre than the largest one does, so a point is
+    settled once the next centre is further away than the best found plus that reach.
     """
     from scipy.spatial import cKDTree
 
     shapes = Triangles.of(vertices[triangles])
     tree = cKDTree(shapes.centres)
-    best = np.full(len(points), np.inf)
-    open_, count = np.arange(len(points)), min(FIRST_GUESS, len(triangles))
+    best: NDArray[np.float64] = cKDTree(vertices[np.unique(triangles)]).query(points, workers=-1)[0]
+    last = np.zeros(len(points))  # distance of the last centre visited
+    open_, count = np.flatnonzero(best), min(FIRST_GUESS, len(triangles))
     while open_.size:
         undecided = []
         for chunk in np.array_split(open_, len(open_) * count // AT_ONCE + 1):
             away, nearest = tree.query(points[chunk], k=[*range(1, count + 1)], workers=-1)
-            best[chunk] = np.sqrt(shapes.squared_distance(points[chunk], nearest).min(axis=1))
-            settled = count == len(triangles) or away[:, -1] - shapes.reach >= best[chunk]
-            undecided.append(chunk[~np.broadcast_to(settled, chunk.shape)])
-        open_, count = np.concatenate(undecided), min(2 * count, len(triangles))
+            new = away >= last[chunk, None]  # centres equally far come in any order
+            row, column = np.nonzero(new & (away - shapes.reach[nearest] < best[chunk, None]))
+            found = np.sqrt(shapes.squared_distance(points[chunk[row]], nearest[row, column]))
+            np.minimum.at(best, chunk[row], found)
+            last[chunk] = away[:, -1]
+            undecided.append(chunk[last[chunk] - shapes.reach.max() < best[chunk]])
+        open_ = np.concatenate(undecided) if count < len(triangles) else np.empty(0, int)
+        count = min(2 * count, len(triangles))
     return best
 
 
@@ -106,41 +112,37 @@ class Triangles(NamedTuple):
     """From the corner to the third one."""
     centres: Points
     """(T, 3)"""
-    reach: float
-    """Largest distance of a corner from its centre."""
+    reach: NDArray[np.float64]
+    """Largest distance of a corner from the centre, (T,)."""
 
     @classmethod
     def of(cls, corners: Points) -> Triangles:
         """Take triangles (T, 3 corners, 3 coordinates)."""
         first, second, third = np.ascontiguousarray(corners.transpose(1, 2, 0))
         centres = corners.mean(axis=1)
-        reach = float(np.linalg.norm(corners - centres[:, None], axis=2).max())
+        reach = np.linalg.norm(corners - centres[:, None], axis=2).max(axis=1)
         return cls(first, second - first, third - first, centres, reach)
 
-    def squared_distance(self, points: Points, numbers: NDArray[np.integer]) -> Points:
-        """From N points (N, 3) to M triangles each (N, M): (N, M).
+    def squared_distance(self, points: Points, numbers: NDArray[np.integer]) -> NDArray[np.float64]:
+        """From N points (N, 3) to a triangle each (N,): (N,).
 
         Either the foot of the perpendicular lies in the triangle, or the nearest point lies on one of its edges.
         """
         along, across = self.along[:, numbers], self.across[:, numbers]
-        way = points.T[:, :, None] - self.corner[:, numbers]
+        way = points.T - self.corner[:, numbers]
         uu, uv, vv = _dot(along, along), _dot(along, across), _dot(across, across)
         wu, wv, ww = _dot(way, along), _dot(way, across), _dot(way, way)
         area = uu * vv - uv * uv  # of the parallelogram, squared: never 0, as meshes here have no degenerate triangles
         s, t = (vv * wu - uv * wv) / area, (uu * wv - uv * wu) / area
         inside = (s >= 0) & (t >= 0) & (s + t <= 1)
         foot = ww - s * wu - t * wv
-        third = np.clip(((wv - wu) + (uu - uv)) / (uu - 2 * uv + vv), 0, 1)  # along the edge between the other two
-        edges = (
-            ww - _edge(wu, uu),
-            ww - _edge(wv, vv),
-            ww - 2 * wu + uu - 2 * third * ((wv - wu) + (uu - uv)) + third**2 * (uu - 2 * uv + vv),
-        )
+        third, ridge = (wv - wu) + (uu - uv), uu - 2 * uv + vv  # along the edge between the other two corners
+        edges = (ww - _gain(wu, uu), ww - _gain(wv, vv), ww - 2 * wu + uu - _gain(third, ridge))
         nearest = np.minimum(np.minimum(edges[0], edges[1]), edges[2])
         return np.maximum(np.where(inside, np.minimum(foot, nearest), nearest), 0)
 
 
-def _edge(projection: Points, length: Points) -> Points:
+def _gain(projection: Points, length: Points) -> Points:
     """What the squared distance to a corner loses when one may walk along an edge from it."""
     share = np.clip(projection / length, 0, 1)
     gain: Points = share * (2 * projection - share * length)
