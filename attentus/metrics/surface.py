@@ -28,6 +28,10 @@ Percentile = Literal["directed-max", "pooled"]
 LEAF = 64
 """Surface voxels in a leaf of the search tree: as fast as SciPy's 10 for surfaces that are close, three times as fast
 where they are far apart (one sphere around another)."""
+ALONE = 4000
+"""Voxels up to which one thread looks for their neighbours: starting more takes longer than it saves."""
+ROUNDING = 1e-9
+"""Share of a tolerance that is rounding: one voxel of 0.7 mm is no further than 0.7 mm, wherever it lies."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,8 @@ class SurfaceDistances:
         Counted in surface voxels, as in MONAI and MetricsReloaded; DeepMind's surface-distance weighs them by area.
         Source: Nikolov et al., 2018 (arXiv:1809.04430).
         """
-        close = sum(int(np.count_nonzero(side <= tolerance)) for side in (self.from_prediction, self.from_reference))
-        return close / len(self.pooled)
+        limit = tolerance * (1 + ROUNDING)
+        return int(np.count_nonzero(self.pooled <= limit)) / len(self.pooled)
 
     def hd95(self, mode: Percentile = "directed-max") -> float:
         """95th percentile, linear interpolation, mm.
@@ -177,6 +181,7 @@ def _nearest(
         away = ~shared[here]
         if away.any():
             tree = cKDTree(points[there], leafsize=LEAF)
-            found[away] = tree.query(points[here][away], workers=-1)[0]
+            asked = points[here][away]
+            found[away] = tree.query(asked, workers=-1 if len(asked) > ALONE else 1)[0]
         distances.append(found)
     return distances[0], distances[1]

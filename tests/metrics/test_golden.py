@@ -105,6 +105,15 @@ def test_g5_one_stray_voxel():
     check(G5, (1, 1, 1), {**expected, "hd_mm": 3 * math.sqrt(3), "hd95_mm": 0})
 
 
+@pytest.mark.parametrize("voxel", [0.1, 0.3, 0.7, 0.8])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_tolerance_of_whole_voxels_is_met_by_them(voxel, steps):
+    """3 x 0.1 is not 0.3 to a computer."""
+    prediction, reference = (box((4, 4, 40), [(1, 3), (1, 3), (k, k + 17)]) for k in (3, 3 + steps))
+    assert metrics.nsd(prediction, reference, (voxel,) * 3, tolerance=round(steps * voxel, 1)) == 1
+    assert metrics.nsd(prediction, reference, (voxel,) * 3, tolerance=0.99 * steps * voxel) < 1
+
+
 def test_rvd_has_the_reference_below_the_line():
     assert metrics.rvd(box((60, 1), [(0, 48), (0, 1)]), box((60, 1), [(0, 60), (0, 1)])) == pytest.approx(-0.2)
 
