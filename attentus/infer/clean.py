@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from attentus.metrics.case import boxes_of
+from attentus.metrics.components import label
 from attentus.recipes import Clean
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Box = tuple[slice, slice, slice]
-
-NEIGHBOURS: dict[str, Literal[6, 18, 26]] = {"faces": 6, "edges": 18, "corners": 26}
 
 
 @dataclass(frozen=True)
@@ -217,14 +216,6 @@ def among(labels: NDArray[np.unsignedinteger], values: Iterable[int]) -> NDArray
     for value in values:
         mask |= labels == value
     return mask
-
-
-def label(mask: NDArray[np.bool_], connectivity: str = "corners") -> NDArray[np.unsignedinteger]:
-    """Number the connected components of a mask (z, y, x) from 1, in the order of their first voxels; 0 elsewhere."""
-    import cc3d
-
-    numbers = np.ascontiguousarray(mask).view(np.uint8)  # of booleans, cc3d 4.1 refuses some a voxel wide
-    return cc3d.connected_components(numbers, connectivity=NEIGHBOURS[connectivity])
 
 
 def sizes_of(components: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:

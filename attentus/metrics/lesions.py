@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from attentus.metrics.overlap import Overlap, check_masks
+from attentus.metrics.components import label
+from attentus.metrics.overlap import Overlap, check_masks, ratio
 from attentus.metrics.rules import BRATS_MISSED, Rules
 from attentus.metrics.surface import SurfaceDistances, around, joint_box
 
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
     Numbers = NDArray[np.integer]
-
-Neighbours = Mapping[int, Literal[4, 6, 8, 26]]
-FACES: Neighbours = {2: 4, 3: 6}
-CORNERS: Neighbours = {2: 8, 3: 26}
 
 
 class Group(NamedTuple):
@@ -47,10 +43,19 @@ class Detected(NamedTuple):
     """The detections, at a required IoU of 0.5 or more."""
 
     @property
+    def precision(self) -> float:
+        """TP / (TP + FP); nan without a predicted lesion."""
+        return ratio(self.true_positive, self.true_positive + self.false_positive)
+
+    @property
+    def recall(self) -> float:
+        """TP / (TP + FN); nan without a reference lesion."""
+        return ratio(self.true_positive, self.true_positive + self.false_negative)
+
+    @property
     def f1(self) -> float:
         """2·TP / (2·TP + FP + FN); nan without any lesion."""
-        whole = 2 * self.true_positive + self.false_positive + self.false_negative
-        return 2 * self.true_positive / whole if whole else math.nan
+        return ratio(2 * self.true_positive, 2 * self.true_positive + self.false_positive + self.false_negative)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +77,7 @@ class Lesions:
                 threshold (0.5 or more makes such pairs unique). "lits": the LiTS scorer, see `at`.
         """
         check_masks(prediction, reference)
-        return cls(components(prediction, FACES), components(reference, FACES), matching)
+        return cls(label(prediction, "faces"), label(reference, "faces"), matching)
 
     @cached_property
     def table(self) -> NDArray[np.int64]:
@@ -205,19 +210,5 @@ def _lesion_zones(prediction: Mask, reference: Mask, merge: int) -> tuple[Number
 
     element = generate_binary_structure(reference.ndim, 2)
     dilated = binary_dilation(reference, element, iterations=merge) if merge else reference
-    zones = components(dilated, CORNERS)
-    return components(prediction, CORNERS), np.where(reference, zones, 0), zones
-
-
-def components(mask: Mask, neighbours: Neighbours) -> Numbers:
-    """Number the connected components of a mask 1, 2, ...; background is 0.
-
-    Args:
-        mask: boolean, 2D or 3D.
-        neighbours: connectivity by number of axes, `FACES` or `CORNERS`.
-    """
-    import cc3d
-
-    bytes_ = np.ascontiguousarray(mask).view(np.uint8)  # of booleans, cc3d 4.1 refuses some a voxel wide
-    numbered: Numbers = cc3d.connected_components(bytes_, connectivity=neighbours[mask.ndim])
-    return numbered
+    zones = label(dilated)
+    return label(prediction), np.where(reference, zones, 0), zones

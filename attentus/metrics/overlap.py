@@ -55,32 +55,32 @@ class Overlap:
     @property
     def dice(self) -> float:
         """2·TP / (2·TP + FP + FN), 0..1."""
-        return _ratio(2 * self.both, self.prediction + self.reference)
+        return ratio(2 * self.both, self.prediction + self.reference)
 
     @property
     def iou(self) -> float:
         """TP / (TP + FP + FN), 0..1: the Jaccard index."""
-        return _ratio(self.both, self.both + self.only_prediction + self.only_reference)
+        return ratio(self.both, self.both + self.only_prediction + self.only_reference)
 
     @property
     def precision(self) -> float:
         """TP / (TP + FP), 0..1."""
-        return _ratio(self.both, self.prediction)
+        return ratio(self.both, self.prediction)
 
     @property
     def recall(self) -> float:
         """TP / (TP + FN), 0..1: the sensitivity."""
-        return _ratio(self.both, self.reference)
+        return ratio(self.both, self.reference)
 
     @property
     def specificity(self) -> float:
         """TN / (TN + FP), 0..1, over the whole field of view."""
-        return _ratio(self.neither, self.neither + self.only_prediction)
+        return ratio(self.neither, self.neither + self.only_prediction)
 
     @property
     def rvd(self) -> float:
         """(prediction - reference) / reference in voxels, signed: positive is too much (DPC-Net Eq. 14)."""
-        return _ratio(self.prediction - self.reference, self.reference)
+        return ratio(self.prediction - self.reference, self.reference)
 
 
 def per_slice(prediction: NDArray[np.bool_], reference: NDArray[np.bool_], *, iou: bool) -> float:
@@ -113,5 +113,6 @@ def check_masks(prediction: NDArray[Any], reference: NDArray[Any]) -> None:
         raise BadInput(f"The prediction has shape {prediction.shape}, the reference {reference.shape}.")
 
 
-def _ratio(part: int, whole: int) -> float:
+def ratio(part: float, whole: float) -> float:
+    """One number over another; nan where there is nothing to divide by."""
     return part / whole if whole else math.nan

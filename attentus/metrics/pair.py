@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from attentus.errors import BadInput, UnknownName
-from attentus.metrics.lesions import Lesions, LesionWise, lesionwise
+from attentus.metrics.lesions import Detected, Lesions, LesionWise, lesionwise
 from attentus.metrics.mesh import surface_to_surface
 from attentus.metrics.overlap import Overlap, per_slice
 from attentus.metrics.rules import DEFAULT, Rules
@@ -69,10 +69,15 @@ class Pair:
         return Lesions.of(self.prediction, self.reference, self.rules.matching)
 
     @cached_property
+    def detection(self) -> Detected:
+        """How many lesions were found, missed and invented, at the overlap of the rules."""
+        return self.lesions.at(self.rules.overlap)
+
+    @cached_property
     def detected(self) -> tuple[Pair, ...]:
         """One pair of masks for each detected lesion, cut to its box."""
-        found = self.lesions.at(self.rules.overlap).groups
-        return tuple(Pair(*self.lesions.masks(group), self.spacing, self.rules) for group in found)
+        groups = self.detection.groups
+        return tuple(Pair(*self.lesions.masks(group), self.spacing, self.rules) for group in groups)
 
     @cached_property
     def lesionwise(self) -> LesionWise:
@@ -108,20 +113,9 @@ class Metric(NamedTuple):
     formula: Callable[[Pair], float]
 
 
-def _lesions(count: str, overlap: float | None = None) -> Callable[[Pair], float]:
-    """A count of lesions, at the IoU of the rules or another one."""
-    return lambda pair: float(getattr(pair.lesions.at(pair.rules.overlap if overlap is None else overlap), count))
-
-
-def _share(top: str, *bottom: str) -> Callable[[Pair], float]:
-    """One count over the sum of some; 0 lesions of 0 are no number."""
-
-    def formula(pair: Pair) -> float:
-        found = pair.lesions.at(pair.rules.overlap)
-        whole = sum(getattr(found, count) for count in bottom)
-        return float(getattr(found, top) / whole) if whole else math.nan
-
-    return formula
+def _lesions(count: str) -> Callable[[Pair], float]:
+    """A count of lesions."""
+    return lambda pair: float(getattr(pair.detection, count))
 
 
 def _detected(metric: str) -> Callable[[Pair], float]:
@@ -158,13 +152,13 @@ METRICS: dict[str, Metric] = {
     "hd_mm": Metric("mm", "lower", lambda pair: pair.distances.hd),
     "msd_mm": Metric("mm", "lower", lambda pair: pair.distances.hd),
     "s2s_mm": Metric("mm", "lower", lambda pair: surface_to_surface(pair.prediction, pair.reference, pair.spacing)),
-    "lesion_precision": Metric("", "higher", _share("true_positive", "true_positive", "false_positive")),
-    "lesion_recall": Metric("", "higher", _share("true_positive", "true_positive", "false_negative")),
-    "lesion_f1": Metric("", "higher", lambda pair: pair.lesions.at(pair.rules.overlap).f1),
+    "lesion_precision": Metric("", "higher", lambda pair: pair.detection.precision),
+    "lesion_recall": Metric("", "higher", lambda pair: pair.detection.recall),
+    "lesion_f1": Metric("", "higher", lambda pair: pair.detection.f1),
     "lesion_true_positive": Metric("lesions", "", _lesions("true_positive")),
     "lesion_false_positive": Metric("lesions", "lower", _lesions("false_positive")),
     "lesion_false_negative": Metric("lesions", "lower", _lesions("false_negative")),
-    "lesion_touched": Metric("lesions", "", _lesions("true_positive", 0.0)),
+    "lesion_touched": Metric("lesions", "", lambda pair: float(pair.lesions.at(0.0).true_positive)),
     "lesion_detected": Metric("lesions", "", lambda pair: float(len(pair.detected))),
     "detected_lesion_dice": Metric("", "higher", _detected("dice")),
     "detected_lesion_iou": Metric("", "higher", _detected("iou")),

@@ -15,8 +15,9 @@ from attentus.data.dataset import Dataset
 from attentus.data.resolve import values_in
 from attentus.data.splits import deal
 from attentus.errors import BadInput
-from attentus.infer.clean import Nest, among, label, sizes_of
+from attentus.infer.clean import Nest, among, sizes_of
 from attentus.io.atomic import write_text
+from attentus.metrics.components import label
 from attentus.progress import Progress, Silent
 from attentus.recipes import Clean, Recipe, build, dump
 from attentus.train.heldback import Held, predict_held, runs_of, spacious
