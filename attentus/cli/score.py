@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attentus.cli.options import Json, Overwrite, numbers
-from attentus.cli.show import failures, progress, show_scores, unfound
+from attentus.cli.show import failures, progress, show_scores
 
 if TYPE_CHECKING:
     from attentus.metrics import Preset
-    from attentus.types import Scores
 
 
 def score(
@@ -74,11 +73,11 @@ def score(
     """
     from attentus.io.atomic import require_free, write_text
     from attentus.metrics import score as measure
-    from attentus.metrics import to_csv
+    from attentus.metrics import to_csv, to_json
 
     conventions = {"empty": empty, "border": border, "connectivity": connectivity, "hd95": hd95, "matching": matching}
-    chosen = _preset(preset, conventions).but(metrics=metric, lesions=lesions, organ=organ)
-    how = {"labels": _labels(label), "spacing": numbers(spacing, "--spacing"), "preset": chosen, "resample": resample}
+    how = {"preset": _preset(preset, conventions), "metrics": metric, "lesions": lesions, "organ": organ}
+    how |= {"labels": _labels(label), "spacing": numbers(spacing, "--spacing"), "resample": resample}
     files = _results(_called(predictions), out)
     for _, file in files.values():
         require_free(file or "", overwrite=file is None or overwrite)
@@ -86,7 +85,7 @@ def score(
     texts, code = {}, 0
     for name, (path, file) in files.items():
         scores = measure(_volume(path) if stack else path, truth, progress=progress(), **how)  # type: ignore[arg-type]
-        texts[name] = _text(scores, prediction=str(path), reference=str(reference))
+        texts[name] = to_json(scores, prediction=str(path), reference=str(reference))
         if file:
             write_text(file, to_csv(scores) if file.suffix == ".csv" else texts[name], overwrite=overwrite)
         if not json:
@@ -136,14 +135,6 @@ def _results(paths: dict[str, Path], out: Path | None) -> dict[str, tuple[Path, 
     if out.suffix in (".csv", ".json"):
         raise BadInput(f"{out} is one file, but there are {len(paths)} predictions: name a folder, -o {out.stem}.")
     return {name: (path, out / f"{name}.json") for name, path in paths.items()}
-
-
-def _text(scores: Scores, **facts: str) -> str:
-    """JSON that counts and names cases beside every mean."""
-    from attentus.metrics import to_json
-
-    counts = {"scored": len(scores.cases), "failed": len(scores.failures)}
-    return to_json(scores, **facts, cases=counts, missed=unfound(scores), false_alarms=unfound(scores, alarms=True))
 
 
 def _side(reference: Path, stack: bool) -> Any:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 5.0
 """How often a line is written where there is no terminal to draw a bar on."""
+WIDEST = 10
+"""Columns of numbers a table has at most."""
 
 
 def explain(error: BaseException) -> None:
@@ -64,55 +66,65 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | No
 
 def show_scores(scores: Scores, title: str, *, each: bool = False) -> None:
     """Write scores to stdout: mean ± SD per structure, counts of what was missed, and, if few, every case."""
-    from attentus.metrics.pooled import pooled
-    from attentus.metrics.summary import detections, summarise
+    from attentus.metrics.summary import headline, unfound
 
-    shown = _columns(scores)
-    summaries = {(s.structure, s.metric): s for s in summarise(scores)}
-    rows = []
-    for found in detections(scores):
-        cells = [_mean(summaries.get((found.structure, metric))) for metric in shown]
-        counts = (found.scored, found.missed, found.false_alarm, len(scores.failures))
-        rows.append([found.structure, *cells, "/".join(map(str, counts))])
-    columns = [metric.replace("_", " ") for metric in shown]
+    metrics = headline(scores)
     if each:
-        lines = [
-            [f"{case} {structure}", *(f"{values[metric]:.4g}" if metric in values else "" for metric in shown)]
-            for case in scores.cases
-            for structure in scores.select(case=case).structures
-            for values in [{row.metric: row.value for row in scores.select(case=case, structure=structure)}]
-        ]
-        table(["case", *columns], lines)
-    table(["structure", *columns, "scored/missed/false/failed"], rows, f"{title}, mean ± SD")
-    for kind, where in (("missed", unfound(scores)), ("false alarm", unfound(scores, alarms=True))):
-        for structure, cases in where.items():
+        for start in range(0, len(metrics), WIDEST):
+            _grid("case", _each_case(scores, metrics[start : start + WIDEST]), "")
+    _grid("structure", _means(scores, metrics), f"{title}, mean ± SD")
+    for kind, alarms in (("missed", False), ("false alarm", True)):
+        for structure, cases in unfound(scores, alarms=alarms).items():
             print(f"{kind}: {structure} in {', '.join(cases)}")
-    whole = [
-        [row.structure, row.metric.replace("_", " "), f"{row.value:.4g} {row.unit}".strip()] for row in pooled(scores)
-    ]
-    if whole and len(scores.cases) > 1:
-        table(["structure", "over all cases", ""], whole)
+    if len(scores.cases) > 1:
+        _grid("structure", _pooled(scores), "all cases together")
     print("rules: " + ", ".join(f"{name} {choice}" for name, choice in scores.rules.items()))
 
 
-def unfound(scores: Scores, *, alarms: bool = False) -> dict[str, list[str]]:
-    """Structure to the cases in which it was missed or, with `alarms`, found where there is none."""
-    note = "empty_reference" if alarms else "empty_prediction"
-    found: dict[str, list[str]] = {}
+def _grid(what: str, lines: Mapping[str, Mapping[str, str]], title: str) -> None:
+    """A table with a line for each thing; where that makes it too wide, a column for each. No lines, no table."""
+    columns = list(dict.fromkeys(name for cells in lines.values() for name in cells))
+    if len(columns) > WIDEST:
+        turned = {column: {name: cells.get(column, "") for name, cells in lines.items()} for column in columns}
+        _grid("", turned, title)
+    elif columns:
+        rows = [[name, *(cells.get(column, "") for column in columns)] for name, cells in lines.items()]
+        table([what, *columns], rows, title or None)
+
+
+def _each_case(scores: Scores, metrics: Sequence[str]) -> dict[str, dict[str, str]]:
+    lines: dict[str, dict[str, str]] = {}
     for row in scores:
-        if row.note == note and row.case not in found.setdefault(row.structure, []):
-            found[row.structure].append(row.case)
-    return found
+        if row.metric in metrics:
+            lines.setdefault(f"{row.case} {row.structure}", {})[_words(row.metric)] = f"{row.value:.4g}"
+    return lines
 
 
-def _columns(scores: Scores) -> list[str]:
-    """Metrics to print: a choice of the standard ones, or all that were asked for; never counts of voxels."""
-    from attentus.metrics.pair import STANDARD
-    from attentus.metrics.presets import COUNTS
+def _means(scores: Scores, metrics: Sequence[str]) -> dict[str, dict[str, str]]:
+    from attentus.metrics.summary import detections, summarise
 
-    usual = ("dice", "iou", "precision", "recall", "rvd", "hd95_mm", "assd_mm", "volume_ml")
-    standard = set(STANDARD) <= set(scores.metrics)
-    return [m for m in scores.metrics if m not in COUNTS and (m in usual or not standard or m not in STANDARD)]
+    known = {(found.structure, found.metric): _mean(found) for found in summarise(scores)}
+    lines = {}
+    for found in detections(scores):
+        counts = (found.scored, found.missed, found.false_alarm, len(scores.failures))
+        cells = {_words(metric): known.get((found.structure, metric), "") for metric in metrics}
+        lines[found.structure] = {**cells, "scored/missed/false/failed": "/".join(map(str, counts))}
+    return lines
+
+
+def _pooled(scores: Scores) -> dict[str, dict[str, str]]:
+    """What is no mean over cases, a line per structure."""
+    from attentus.metrics.pooled import pooled
+
+    lines: dict[str, dict[str, str]] = {}
+    for number in pooled(scores):
+        lines.setdefault(number.structure, {})[_words(number.metric)] = f"{number.value:.4g}"
+    return lines
+
+
+def _words(metric: str) -> str:
+    """A metric with spaces, where a narrow column can be broken."""
+    return metric.replace("_", " ")
 
 
 def show_rehearsal(found: Rehearsal, name: str) -> None:
@@ -132,12 +144,13 @@ def show_rehearsal(found: Rehearsal, name: str) -> None:
         print(f"  {line}")
 
 
-def _mean(summary: Summary | None) -> str:
-    if summary is None:
-        return ""
+def _mean(summary: Summary) -> str:
+    from attentus.report.tables import shown
+
     left_out = summary.n_nan + summary.n_inf
-    digits = 1 if summary.unit else 3
-    text = f"{summary.mean:.{digits}f} ± {summary.sd:.{digits}f}" if summary.n > 1 else f"{summary.mean:.{digits}f}"
+    text = shown(summary.mean, summary.metric)
+    if summary.n > 1:
+        text += f" ± {shown(summary.sd, summary.metric).removeprefix('+')}"
     return f"{text} ({summary.n} of {summary.n + left_out})" if left_out else text
 
 

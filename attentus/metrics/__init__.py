@@ -14,7 +14,7 @@ from attentus.metrics.presets import PRESETS, Preset
 from attentus.metrics.rules import DEFAULT, Rules
 from attentus.metrics.scoring import score, score_many
 from attentus.metrics.structures import Sides
-from attentus.metrics.summary import Summary, summarise, to_csv, to_json
+from attentus.metrics.summary import Summary, from_json, summarise, to_csv, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +37,7 @@ __all__ = [
     "Summary",
     "assd",
     "dice",
+    "from_json",
     "hd",
     "hd95",
     "iou",

@@ -61,7 +61,7 @@ def score_volumes(
         used = [box for side in boxes for value, box in side.items() if _belongs(value, wanted)]
         window = around(used, truth.shape)
         masks = _mask(found[window], wanted), _mask(truth[window], wanted)
-        pairs[name] = Pair(*masks, reference.grid.spacing, how.rules, truth.shape)
+        pairs[name] = Pair(*masks, reference.grid.spacing, how.rules_of(name), truth.shape)
     if how.rules.empty == "lits" and how.organ in pairs and not _organ_itself(boxes[0], names[how.organ]):
         pair = pairs[how.organ]
         pairs[how.organ] = Pair(np.zeros_like(pair.prediction), pair.reference, pair.spacing, pair.rules, pair.field)
@@ -70,8 +70,13 @@ def score_volumes(
 
 
 def _rows(case: str, structure: str, pair: Pair, metrics: tuple[str, ...]) -> list[Score]:
-    note = "" if pair.overlap.situation == "usual" else pair.overlap.situation
+    note = _note(pair)
     return [Score(case, structure, name, pair.measure(name), metric_named(name).unit, note) for name in metrics]
+
+
+def _note(pair: Pair) -> str:
+    """Which side is empty; "" if neither is."""
+    return "" if pair.overlap.situation == "usual" else pair.overlap.situation
 
 
 def _organ_itself(boxes: Boxes, values: Values) -> bool:
@@ -89,7 +94,8 @@ def _burden(case: str, lesion: str, how: Preset, pairs: Mapping[str, Pair]) -> l
         part.prediction / organ.prediction if organ.prediction else missed,
         part.reference / organ.reference if organ.reference else math.nan,
     )
-    return [Score(case, lesion, name, value, "", "") for name, value in zip(BURDEN, sides, strict=True)]
+    note = _note(pairs[lesion])
+    return [Score(case, lesion, name, value, "", note) for name, value in zip(BURDEN, sides, strict=True)]
 
 
 def boxes_of(labels: NDArray[Any]) -> Boxes:

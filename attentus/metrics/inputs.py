@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attentus import io
-from attentus.errors import BadFile, BadInput, GridMismatch
+from attentus.errors import BadFile, BadInput, GridMismatch, UnknownName
 from attentus.io.dicom import holds_dicom
 from attentus.io.dicom_seg import find_segmentations, read_segmentation
 from attentus.io.layers import Layers
@@ -164,6 +165,22 @@ class Comparison:
         ]
         chosen, alone = choose(labels, *sides)
         return cls(chosen, dict(zip(pairs, zip(*sides, strict=True), strict=True)), spacing, resample, alone)
+
+    def require(self, structures: Iterable[str]) -> None:
+        """Refuse names that no structure here has.
+
+        Raises:
+            UnknownName: there is none of that name.
+            BadInput: labels have no names here.
+        """
+        for name in structures:
+            if self.structures is not None and name not in self.structures:
+                raise UnknownName("structure", name, self.structures)
+            if self.structures is None and not re.fullmatch(r"label \d+", name):
+                raise BadInput(
+                    f"No structure can be called '{name}', because the labels have no names here.\n"
+                    f"  Say which value it has, for example --label {name}=1 (in Python: labels={{'{name}': 1}})."
+                )
 
     def read(self, case: str, prediction: Any, reference: Any) -> tuple[Volume, Volume, Mapping[str, Values] | None]:
         """Read both sides of a case, lay them on one grid and give them one meaning.

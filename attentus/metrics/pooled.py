@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from attentus.metrics.case import BURDEN
-from attentus.metrics.pair import DETECTED
+from attentus.metrics.overlap import ratio
+from attentus.metrics.pair import DETECTED, METRICS
 from attentus.metrics.presets import COUNTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from numpy.typing import NDArray
+
     from attentus.types import Scores
 
-    Columns = Mapping[str, np.ndarray]
+    Column = NDArray[np.float64]
 
 
 class Pooled(NamedTuple):
@@ -37,70 +40,75 @@ def pooled(scores: Scores) -> list[Pooled]:
     of lesions, 0 where nothing is there to count, as the LiTS scorer has it; means over all detected lesions; root
     mean square and largest absolute error of the tumour burden.
     """
+    return [number for name in scores.structures for number in _of(name, _columns(scores.select(structure=name)))]
+
+
+def _of(structure: str, columns: Mapping[str, Column]) -> list[Pooled]:
     found = []
-    for structure in scores.structures:
-        columns: dict[str, np.ndarray] = {}
-        for row in scores.select(structure=structure):
-            columns[row.metric] = np.append(columns.get(row.metric, []), row.value)
-        for needed, names, formula in _POOLED:
-            if all(metric in columns for metric in needed):
-                cases = len(columns[needed[0]])
-                values = formula(columns)
-                found += [Pooled(structure, name, value, "", cases) for name, value in zip(names, values, strict=True)]
-        if "lesion_detected" in columns:
-            found += _over_lesions(structure, columns)
+    for needed, formula in _FORMULAS:
+        if all(metric in columns for metric in needed):
+            table = np.array([columns[metric] for metric in needed])
+            table = table[:, np.isfinite(table).all(axis=0)]
+            values = formula(*table).items()
+            found += [Pooled(structure, metric, value, _unit(metric), table.shape[1]) for metric, value in values]
     return found
 
 
-def _overlap(columns: Columns) -> tuple[float, float]:
-    both, extra, missed = (columns[name].sum() for name in COUNTS)
-    return _ratio(2 * both, 2 * both + extra + missed), _ratio(both, both + extra + missed)
+def _columns(scores: Scores) -> dict[str, Column]:
+    """Metric to its values, one per case."""
+    columns: dict[str, list[float]] = {}
+    for row in scores:
+        columns.setdefault(row.metric, []).append(row.value)
+    return {metric: np.array(values) for metric, values in columns.items()}
 
 
-def _lesions(columns: Columns) -> tuple[float, float, float]:
-    both, extra, missed = (columns[f"lesion_{name}"].sum() for name in COUNTS)
-    return (
-        _ratio(both, both + extra, 0.0),
-        _ratio(both, both + missed, 0.0),
-        _ratio(2 * both, 2 * both + extra + missed, 0.0),
-    )
+def _overlap(both: Column, extra: Column, missed: Column) -> dict[str, float]:
+    tp, fp, fn = (float(counts.sum()) for counts in (both, extra, missed))
+    return {"dice_global": ratio(2 * tp, 2 * tp + fp + fn), "iou_global": ratio(tp, tp + fp + fn)}
 
 
-def _burden(columns: Columns) -> tuple[float, float]:
-    error = columns[BURDEN[1]] - columns[BURDEN[0]]
-    error = error[np.isfinite(error)]
-    return (float(np.sqrt(np.square(error).mean())), float(np.abs(error).max())) if error.size else (math.nan, math.nan)
+def _lesions(both: Column, extra: Column, missed: Column) -> dict[str, float]:
+    tp, fp, fn = (float(counts.sum()) for counts in (both, extra, missed))
+    parts = {"precision": (tp, tp + fp), "recall": (tp, tp + fn), "f1": (2 * tp, 2 * tp + fp + fn)}
+    return {f"lesion_{name}_pooled": ratio(*part) if part[1] else 0.0 for name, part in parts.items()}
 
 
-def _over_lesions(structure: str, columns: Columns) -> list[Pooled]:
-    """Means over detected lesions: the means of the cases, weighted by their lesions."""
-    weights = columns["lesion_detected"]
-    used = weights > 0
-    units = {True: "mm", False: ""}
-    return [
-        Pooled(
-            structure,
-            f"{metric.removesuffix('_mm')}_pooled{'_mm' if metric.endswith('_mm') else ''}",
-            float((columns[metric][used] * weights[used]).sum() / weights.sum()) if used.any() else math.nan,
-            units[metric.endswith("_mm")],
-            len(weights),
-        )
-        for metric in DETECTED
-        if metric in columns
-    ]
+def _burden(prediction: Column, reference: Column) -> dict[str, float]:
+    error = reference - prediction
+    if not error.size:
+        return {"burden_rmse": math.nan, "burden_max_error": math.nan}
+    return {"burden_rmse": float(np.sqrt(np.square(error).mean())), "burden_max_error": float(np.abs(error).max())}
 
 
-def _ratio(part: float, whole: float, nothing: float = math.nan) -> float:
-    return float(part / whole) if whole else nothing
+def _over_lesions(metric: str) -> Callable[[Column, Column], dict[str, float]]:
+    """Mean over detected lesions: the means of the cases that have some, weighted by their number."""
+    return lambda counts, means: {_of_all(metric): ratio(float((counts * means).sum()), float(counts.sum()))}
 
 
-_POOLED: tuple[tuple[tuple[str, ...], tuple[str, ...], Callable[[Columns], tuple[float, ...]]], ...] = (
-    (COUNTS, ("dice_global", "iou_global"), _overlap),
-    (
-        tuple(f"lesion_{name}" for name in COUNTS),
-        ("lesion_precision_pooled", "lesion_recall_pooled", "lesion_f1_pooled"),
-        _lesions,
-    ),
-    (BURDEN, ("burden_rmse", "burden_max_error"), _burden),
+def _of_all(metric: str) -> str:
+    """The name of a pooled metric; the unit stays at its end."""
+    plain = metric.removesuffix("_mm")
+    return f"{plain}_pooled{metric.removeprefix(plain)}"
+
+
+def _unit(metric: str) -> str:
+    return "mm" if metric.endswith("_mm") else ""
+
+
+_FORMULAS: tuple[tuple[tuple[str, ...], Callable[..., dict[str, float]]], ...] = (
+    (COUNTS, _overlap),
+    (tuple(f"lesion_{name}" for name in COUNTS), _lesions),
+    *((("lesion_detected", metric), _over_lesions(metric)) for metric in DETECTED),
+    (BURDEN, _burden),
 )
-"""Metrics needed, names of what follows, and how."""
+"""Metrics needed, and what follows from them; cases without a finite number in one of them are left out."""
+
+POOLED = {
+    "dice_global": METRICS["dice"].better,
+    "iou_global": METRICS["iou"].better,
+    **{_of_all(metric): METRICS[metric].better for metric in ("lesion_precision", "lesion_recall", "lesion_f1")},
+    **{_of_all(metric): METRICS[metric].better for metric in DETECTED},
+    "burden_rmse": "lower",
+    "burden_max_error": "lower",
+}
+"""Every pooled score by name, and whether "higher" or "lower" is better."""

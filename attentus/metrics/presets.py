@@ -47,6 +47,11 @@ class Preset:
         """What is measured on a structure."""
         return tuple(m for m in self.metrics if structure in self.lesions or m not in LESION_METRICS)
 
+    def rules_of(self, structure: str) -> Rules:
+        """Conventions for a structure: LiTS has 9001 for a missed organ, and leaves out lesions that were not found."""
+        organs_only = self.rules.empty == "lits" and structure in self.lesions
+        return replace(self.rules, empty="default") if organs_only else self.rules
+
     def describe(self) -> dict[str, str]:
         """The rules that play a part here, each with the choice made, as text."""
         idle: set[str] = set()

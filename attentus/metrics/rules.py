@@ -34,7 +34,7 @@ class Rules:
     """What a structure scores that one or both sides lack. "default": both empty is right (Dice 1, distances 0), one
     empty is wrong (Dice 0, distances infinite). "nnunet": both empty has no Dice. "brats": as default, but a missed
     structure is as far off as the scan's diagonal. "brats-2023": the same with 374 mm. "lits": as default, but a missed
-    structure has distances and volume difference 9001."""
+    organ has distances and volume difference 9001 (in a preset, lesions are as in default)."""
     border: Border = "background"
     """What lies outside the array: "background" or "foreground"."""
     connectivity: int = 1

@@ -68,17 +68,21 @@ def score(
 
     Raises:
         BadInput: arrays without spacing, different grids, two things of different kinds, no label name on both sides.
-        UnknownName: no such preset or metric.
+        UnknownName: no such preset or metric, or no structure called as `lesions` or `organ` say.
     """
     chosen = preset_named(preset) if isinstance(preset, str) else preset
     how = chosen.but(rules=rules, metrics=metrics, lesions=lesions, organ=organ)
+    asked = (*lesions, organ) if organ else lesions
     known = () if labels is None else labels[0] if isinstance(labels, tuple) else labels
     if is_cohort(prediction, known) or is_cohort(reference, known):
         pairs, alone, names = pair_up(prediction, reference, known)
-        scores = score_files(pairs, labels, how, names=names, spacing=spacing, resample=resample, progress=progress)
+        scores = score_files(
+            pairs, labels, how, names=names, spacing=spacing, resample=resample, asked=asked, progress=progress
+        )
         return replace(scores, failures={**alone, **scores.failures})
     case = stem(prediction) if isinstance(prediction, str | Path) else "case"
     sides = Comparison.of({case: (prediction, reference)}, labels or how.labels, spacing=spacing, resample=resample)
+    sides.require(asked)
     rows = _rows(case, sides, (prediction, reference), labels, how)
     return Scores(tuple(rows), {**how.describe(), **sides.remarks()})
 
@@ -108,6 +112,7 @@ def score_files(
     names: tuple[Names | None, Names | None] = (None, None),
     spacing: Sequence[float] | None = None,
     resample: bool = False,
+    asked: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Scores:
     """Score files case by case.
@@ -119,6 +124,7 @@ def score_files(
         names: label names of all predictions and of all references; None looks for them in and beside the files.
         spacing: see `score`.
         resample: see `score`.
+        asked: names of structures that have to be there.
         progress: shows the cases.
 
     Returns:
@@ -126,8 +132,10 @@ def score_files(
 
     Raises:
         BadInput: no label name is on both sides, or one was asked for that a side does not have.
+        UnknownName: no structure of a name in `asked`.
     """
     sides = Comparison.of(pairs, labels or how.labels, names, spacing=spacing, resample=resample)
+    sides.require(asked)
     rows: list[Score] = []
     failures: dict[str, str] = {}
     for case, files in track(progress or Silent(), "scoring", list(pairs.items())):

@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from attentus.metrics.pair import STANDARD
+from attentus.metrics.pooled import pooled
+from attentus.metrics.presets import COUNTS
 from attentus.metrics.statistics import bootstrap_interval
 from attentus.types import Score, Scores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+HEADLINE = ("dice", "iou", "precision", "recall", "rvd", "hd95_mm", "assd_mm", "volume_ml", "reference_ml")
+"""What is shown of the standard metrics where there is no room for all."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,25 @@ def case_means(scores: Scores, metric: str) -> dict[str, float]:
     return {case: sum(found) / len(found) if found else math.nan for case, found in values.items()}
 
 
+def unfound(scores: Scores, *, alarms: bool = False) -> dict[str, list[str]]:
+    """Structure to the cases in which it was missed or, with `alarms`, found where there is none."""
+    note = "empty_reference" if alarms else "empty_prediction"
+    found: dict[str, list[str]] = {}
+    for structure, case in dict.fromkeys((row.structure, row.case) for row in scores if row.note == note):
+        found.setdefault(structure, []).append(case)
+    return found
+
+
+def headline(scores: Scores) -> list[str]:
+    """The metrics to show people: of the standard set a choice, of others all; counts of voxels only if asked for."""
+    measured = scores.metrics
+    if set(STANDARD) <= set(measured):
+        return [*HEADLINE, *(metric for metric in measured if metric not in STANDARD)]
+    return [metric for metric in measured if metric not in COUNTS] or measured
+
+
 def to_json(scores: Scores, **facts: Any) -> str:
-    """Everything as JSON: rules, rows, summary, counts, failures.
+    """Everything as JSON: rules, failures, counts, what was missed, means over the cases, pooled scores, rows.
 
     A number that is not finite becomes null; `instead` says which it was and `note` why.
 
@@ -98,9 +121,13 @@ def to_json(scores: Scores, **facts: Any) -> str:
     whole = {
         **facts,
         "rules": dict(scores.rules),
+        "cases": {"scored": len(scores.cases), "failed": len(scores.failures)},
         "failures": dict(scores.failures),
         "detections": [asdict(detection) for detection in detections(scores)],
+        "missed": unfound(scores),
+        "false_alarms": unfound(scores, alarms=True),
         "summary": [_nullable(asdict(summary)) for summary in summarise(scores)],
+        "pooled": [_nullable(number._asdict()) for number in pooled(scores)],
         "rows": [_row(row) for row in scores],
     }
     return json.dumps(whole, indent=1)
@@ -113,7 +140,10 @@ def from_json(text: str) -> Scores:
 
 
 def to_csv(scores: Scores) -> str:
-    """A table with one line per case and structure and one column per metric; not-a-number is written as nan or inf."""
+    """A table with one line per case and structure and one column per metric.
+
+    What is no number is written as nan or inf. A case that could not be scored has a line with nothing but a note.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["case", "structure", *scores.metrics, "note"])
@@ -123,6 +153,8 @@ def to_csv(scores: Scores) -> str:
     for (case, structure), cells in lines.items():
         values = [f"{cells[metric].value:.6g}" if metric in cells else "" for metric in scores.metrics]
         writer.writerow([case, structure, *values, next(iter(cells.values())).note])
+    for case, message in scores.failures.items():
+        writer.writerow([case, "", *([""] * len(scores.metrics)), f"failed: {' '.join(message.split())}"])
     return text.getvalue()
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import make
 import numpy as np
 import pytest
 
 from attentus import io
 from attentus.cli.main import run
+from attentus.metrics import PRESETS
 from attentus.metrics.summary import from_json
 from attentus.types import Grid, Volume
 
@@ -140,3 +142,78 @@ def test_a_folder_that_nnunet_wrote_is_no_dataset(attentus, tmp_path, labels):
     code, out, _ = attentus("score", tmp_path / "p", tmp_path / "r", "--json")
     assert code == 0
     assert {row["structure"] for row in json.loads(out)["rows"]} == {"liver", "all"}
+
+
+def test_the_chaos_sample_has_its_published_figures(attentus):
+    """Dice 0.978, RAVD 0.665 %, ASSD 0.734 mm, MSSD 14 mm."""
+    folder = make.real_data("chaos-ct-liver", "CT_SET_3")
+    spacing = ("--stack", "--spacing", "2,0.7265625,0.7265625")
+    code, out, _ = attentus("score", folder / "Segmentation", folder / "Ground", *spacing, "--preset", "chaos")
+    assert code == 0
+    line = next(line for line in out.splitlines() if line.split()[:2] == ["case", "liver"])
+    dice, ravd, assd, mssd = map(float, line.split()[2:6])
+    assert (round(dice, 3), round(assd, 3), round(mssd, 1)) == (0.978, 0.734, 14)
+    assert 100 * ravd == pytest.approx(0.665, abs=6e-4)  # printed as 0.006645
+
+
+LESIONS = {"lits", "ra-unet", "dpc-net"}
+REGIONS = {"brats": (1, 2, 4), "brats-msd": (1, 2, 3), "brats-2023": (1, 2, 3), "msconvlstm-att": (1, 2, 3)}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_from_the_command_line(attentus, tmp_path, labels, preset):
+    if preset == "attention-unet":
+        pytest.importorskip("skimage", reason="meshes need scikit-image")
+    for case, shift in (("a", 0), ("b", 1)):
+        truth = labels.copy()
+        truth[4, 3:9, 3:9] = 3 if preset in REGIONS else 0
+        truth = np.array([0, *REGIONS.get(preset, (1, 0 if preset == "chaos" else 2, 3))], np.uint8)[truth]
+        write(tmp_path / "r" / f"{case}.nii.gz", truth)
+        write(tmp_path / "p" / f"{case}.nii.gz", np.roll(truth, shift, axis=2))
+    code, out, _ = attentus("score", tmp_path / "p", tmp_path / "r", "--preset", preset)
+    assert code == 0
+    assert "dice global" in out
+    assert "rules: empty" in out
+    told = json.loads(attentus("score", tmp_path / "p", tmp_path / "r", "--preset", preset, "--json")[1])
+    structures = {row["structure"] for row in told["rows"]}
+    expected = {"liver", "lesion"} if preset in LESIONS else {"WT", "TC", "ET"} if preset in REGIONS else None
+    assert expected is None or structures == expected
+    assert ("burden_rmse" in {number["metric"] for number in told["pooled"]}) == (preset in LESIONS)
+    assert told["rules"] == PRESETS[preset].describe()
+
+
+def test_lesions_metrics_and_rules_by_name(attentus, tmp_path, labels):
+    labels[3, 5:7, 5:7] = 2
+    write(tmp_path / "r.nii.gz", labels)
+    write(tmp_path / "p.nii.gz", np.roll(labels, 1, axis=2))
+    files = ("score", tmp_path / "p.nii.gz", tmp_path / "r.nii.gz", "--label", "liver=1+2", "--label", "tumour=2")
+    code, out, _ = attentus(*files, "--lesions", "tumour", "--organ", "liver", "--json")
+    rows = {(row["structure"], row["metric"]): row["value"] for row in json.loads(out)["rows"]}
+    assert code == 0
+    assert (rows["tumour", "lesion_true_positive"], rows["tumour", "lesion_false_negative"]) == (1, 1)
+    assert ("liver", "lesion_true_positive") not in rows
+    assert rows["tumour", "burden"] == rows["tumour", "reference_burden"]
+    code, out, _ = attentus(*files, "--metric", "nsd@2mm", "--metric", "hd95_mm", "--hd95", "pooled", "--json")
+    told = json.loads(out)
+    assert {row["metric"] for row in told["rows"]} == {"nsd@2mm", "hd95_mm"}
+    assert told["rules"]["hd95"] == "pooled"
+    assert (
+        json.loads(attentus(*files, "--preset", "lits", "--empty", "brats", "--json")[1])["rules"]["empty"] == "brats"
+    )
+    for wrong, hint in (
+        (("--metric", "dise"), "Did you mean 'dice'?"),
+        (("--metric", "nsd@2"), "nsd@1mm"),
+        (("--preset", "litz"), "Did you mean 'lits'?"),
+        (("--lesions", "tumor"), "tumour"),
+        (("--organ", "livr", "--lesions", "tumour"), "liver"),
+        (("--empty", "brat"), "Did you mean 'brats'?"),
+        (("--border", "outside"), "border"),
+        (("--connectivity", "6"), "connectivity"),
+    ):
+        code, _, err = attentus(*files, *wrong)
+        assert code == 2, wrong
+        assert hint in " ".join(err.split()), wrong
+    code, _, err = attentus(*files[:3], "--lesions", "tumour")
+    assert code == 2
+    assert "--label tumour=1" in err
+    assert attentus(*files[:3], "--lesions", "label 2", "--json")[0] == 0

@@ -12,8 +12,9 @@ import pytest
 
 from attentus import io
 from attentus.errors import BadInput, GridMismatch
-from attentus.metrics import STANDARD, Rules, score, summarise, to_csv, to_json
-from attentus.metrics.summary import detections, from_json
+from attentus.metrics import PRESETS, STANDARD, Rules, from_json, pooled, score, summarise, to_csv, to_json
+from attentus.metrics.case import score_volumes
+from attentus.metrics.summary import detections
 from attentus.types import Grid, Score, Scores, Volume
 
 
@@ -171,6 +172,46 @@ def test_json_holds_null_and_a_reason_and_comes_back():
     assert after.rows[:2] == before.rows[:2]
     assert math.isnan(after.rows[2].value)
     assert after.failures == before.failures
+
+
+def test_json_counts_names_and_pools(labels):
+    """What the command line prints, Python gets as well."""
+    grid = Grid((6, 20, 20), (3.0, 1.0, 1.0))
+    truth = {"a": labels, "b": labels, "c": 0 * labels}
+    found = {"a": labels, "b": 0 * labels, "c": labels}
+    rows = [
+        row
+        for case in truth
+        for row in score_volumes(
+            case, Volume(found[case][None], grid), Volume(truth[case][None], grid), {"liver": 1}, PRESETS["default"]
+        )
+    ]
+    before = Scores(tuple(rows), {}, {"d": "is empty\n  Copy it."})
+    text = to_json(before)
+    stored = json.loads(text)
+    assert stored["cases"] == {"scored": 3, "failed": 1}
+    assert (stored["missed"], stored["false_alarms"]) == ({"liver": ["b"]}, {"liver": ["c"]})
+    whole = {number["metric"]: number["value"] for number in stored["pooled"]}
+    assert whole["dice_global"] == pytest.approx(0.5)
+    assert pooled(from_json(text)) == pooled(before)
+    last = list(csv.DictReader(to_csv(before).splitlines()))[-1]
+    assert (last["case"], last["dice"], last["note"]) == ("d", "", "failed: is empty Copy it.")
+
+
+def test_lesions_that_were_missed_count_as_missed_beside_a_tumour_burden(labels):
+    missed = np.where(labels == 2, 1, labels).astype(np.uint8)
+    for preset in ("lits", "dpc-net"):
+        counts = {d.structure: d for d in detections(score(missed, labels, spacing=(3, 1, 1), preset=preset))}
+        assert (counts["lesion"].missed, counts["lesion"].scored, counts["liver"].scored) == (1, 0, 1)
+
+
+def test_a_missed_lesion_has_no_9001_in_the_lits_preset(labels):
+    """The scorer gives it to a missed liver; of lesions it averages those that were detected."""
+    scores = score(np.where(labels == 2, 1, labels), labels, spacing=(3, 1, 1), preset="lits")
+    assert math.isinf(scores.value("case", "lesion", "assd_mm"))
+    assert math.isnan(scores.value("case", "lesion", "detected_lesion_assd_mm"))
+    assert scores.value("case", "lesion", "dice") == 0
+    assert scores.rules["empty"] == "lits"
 
 
 def test_csv_has_one_line_per_case_and_structure(labels):
