@@ -26,7 +26,10 @@ def compare(
         ),
     ],
     metrics: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Default: dice,precision,recall,hd95_mm,assd_mm.")
+        str | None,
+        typer.Option(
+            metavar="A,B", help="Default: dice,precision,recall,hd95_mm,assd_mm. Also pooled ones: dice_global, ..."
+        ),
     ] = None,
     structures: Annotated[str | None, typer.Option(metavar="A,B", help="Default: all that every method has.")] = None,
     reference: Annotated[
@@ -86,7 +89,8 @@ def _show(found: Comparison, methods: list[Method]) -> None:
 def _show_ranks(found: Comparison) -> None:
     from rich.markup import escape
 
-    from attentus.report.comparison import heading, plain
+    from attentus.report.comparison import plain
+    from attentus.report.tables import heading
 
     rows = []
     for column in found.columns:

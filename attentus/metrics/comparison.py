@@ -10,6 +10,7 @@ import numpy as np
 
 from attentus.errors import BadInput, UnknownName
 from attentus.metrics.pair import metric_named
+from attentus.metrics.pooled import POOLED, Pooled, pooled
 from attentus.metrics.statistics import (
     TESTS,
     Effect,
@@ -139,7 +140,8 @@ def compare(
 
     Args:
         methods: name to scores, two at least, all made by the same rules.
-        metrics: names of metrics; None takes those of `USUAL` that all methods have.
+        metrics: names of metrics, also of pooled ones (`POOLED`, e.g. "dice_global"); None takes those of `USUAL` that
+            all methods have.
         structures: names; None takes those that all methods have.
         reference: name of the method to test against; None takes the first.
         test: "wilcoxon" or "t".
@@ -160,20 +162,13 @@ def compare(
     cases, left_out = _common_cases(methods)
     all_structures, missing = _shared({name: scores.structures for name, scores in methods.items()}, "structure")
     all_metrics, _ = _shared({name: scores.metrics for name, scores in methods.items()}, "metric")
-    chosen = _chosen(metrics, [m for m in USUAL if m in all_metrics] or all_metrics, all_metrics, "metric")
+    table = _Table(methods, cases, reference, test)
+    usual = [metric for metric in USUAL if metric in all_metrics] or all_metrics
+    chosen = _chosen(metrics, usual, [*all_metrics, *table.pooled_metrics()], "metric")
     wanted = _chosen(structures, all_structures, all_structures, "structure")
-    values = {name: {row[:3]: row.value for row in scores} for name, scores in methods.items()}
-    units = {row.metric: row.unit for row in methods[names[0]]}
-    columns = [
-        _column(
-            names,
-            (structure, metric, units[metric]),
-            np.array([[values[name].get((case, structure, metric), math.nan) for name in names] for case in cases]),
-            (reference, test),
-        )
-        for structure in wanted
-        for metric in chosen
-    ]
+    columns = [table.column(name, metric) for name in wanted for metric in chosen if table.has(name, metric)]
+    if not columns:
+        raise BadInput(f"{', '.join(chosen)}: not measured on {', '.join(wanted)}.")
     return Comparison(
         tuple(names), reference, test, tuple(cases), left_out, rules, _corrected(columns), missing=tuple(missing)
     )
@@ -181,28 +176,74 @@ def compare(
 
 def direction(metric: str) -> str:
     """Whether "higher" or "lower" is better, "" where neither is or nothing is known."""
+    if metric in POOLED:
+        return POOLED[metric]
     try:
         return metric_named(metric).better
     except UnknownName:
         return ""
 
 
-def _column(
-    names: Sequence[str], what: tuple[str, str, str], values: NDArray[np.float64], how: tuple[str, str]
-) -> Column:
-    """Everything about one metric of one structure; values are (cases, methods)."""
-    (structure, metric, unit), (reference, test) = what, how
-    better = direction(metric)
-    common = values[np.isfinite(values).all(axis=1)]
-    means = common.mean(axis=0) if len(common) else np.full(len(names), math.nan)
-    against = values[:, names.index(reference)]
-    entries = []
-    for place, name in enumerate(names):
-        own = values[:, place]
-        tested = None if name == reference else Versus(paired_test(own, against, test), effect(own, against))
-        entries.append(_entry(name, own, common[:, place], best=_is_best(means, place, better), versus=tested))
-    ranking = rank_methods(values, better) if better else None
-    return Column(structure, metric, unit, better, len(common), tuple(entries), ranking)
+class _Table:
+    """The values of all methods on the compared cases."""
+
+    def __init__(self, methods: Mapping[str, Scores], cases: Sequence[str], reference: str, test: str) -> None:
+        self.names, self.cases, self.reference, self.test = list(methods), cases, reference, test
+        self.values = {name: {row[:3]: row.value for row in scores} for name, scores in methods.items()}
+        self.units = {row.metric: row.unit for row in methods[self.names[0]]}
+        self.pooled = {name: _pooled(scores, cases) for name, scores in methods.items()}
+        self.measured = {row[1:3] for scores in methods.values() for row in scores}
+
+    def pooled_metrics(self) -> list[str]:
+        """Scores over all cases together that every method has."""
+        has = [{metric for _, metric in numbers} for numbers in self.pooled.values()]
+        return [metric for metric in POOLED if all(metric in metrics for metrics in has)]
+
+    def has(self, structure: str, metric: str) -> bool:
+        """Whether a metric is measured on a structure; those of lesions are not on organs."""
+        return (structure, metric) in self.measured or any((structure, metric) in n for n in self.pooled.values())
+
+    def column(self, structure: str, metric: str) -> Column:
+        """Everything about one metric of one structure."""
+        better = direction(metric)
+        if metric in POOLED:
+            return self._pooled_column(structure, metric, better)
+        values = np.array(
+            [[self.values[n].get((case, structure, metric), math.nan) for n in self.names] for case in self.cases]
+        )
+        common = values[np.isfinite(values).all(axis=1)]
+        means = common.mean(axis=0) if len(common) else np.full(len(self.names), math.nan)
+        against = values[:, self.names.index(self.reference)]
+        entries = []
+        for place, name in enumerate(self.names):
+            own = values[:, place]
+            itself = name == self.reference
+            tested = None if itself else Versus(paired_test(own, against, self.test), effect(own, against))
+            entries.append(_entry(name, own, common[:, place], best=_is_best(means, place, better), versus=tested))
+        ranking = rank_methods(values, better) if better else None
+        return Column(structure, metric, self.units[metric], better, len(common), tuple(entries), ranking)
+
+    def _pooled_column(self, structure: str, metric: str, better: str) -> Column:
+        """One number for each method: nothing to test, and no cases to rank."""
+        found = [self.pooled[name].get((structure, metric)) for name in self.names]
+        values = np.array([math.nan if number is None else number.value for number in found])
+        entries = tuple(
+            Entry(name, float(value), *_NO_SPREAD, 0, 0, _is_best(values, place, better))
+            for place, (name, value) in enumerate(zip(self.names, values, strict=True))
+        )
+        unit = next((number.unit for number in found if number is not None), "")
+        return Column(structure, metric, unit, better, len(self.cases), entries, None)
+
+
+_NO_SPREAD = (math.nan, math.nan, math.nan, math.nan)
+"""SD, interval and median of what is one number."""
+
+
+def _pooled(scores: Scores, cases: Sequence[str]) -> dict[tuple[str, str], Pooled]:
+    """Scores over some of the cases together, by structure and metric."""
+    wanted = set(cases)
+    rows = tuple(row for row in scores if row.case in wanted)
+    return {(number.structure, number.metric): number for number in pooled(replace(scores, rows=rows))}
 
 
 def _entry(
@@ -320,10 +361,15 @@ def _about_columns(found: Comparison) -> list[str]:
         notes.append(
             f"{column.structure}, {column.metric}: over {column.n} of {len(found.cases)} cases ({', '.join(who)})."
         )
+    together = dict.fromkeys(column.metric for column in found.columns if column.metric in POOLED)
+    if together:
+        notes.append(f"Over all cases together, hence without SD and test: {', '.join(together)}.")
     return notes
 
 
 def _about_tests(found: Comparison) -> list[str]:
+    if not found.each_versus():
+        return []
     test = {"wilcoxon": "Wilcoxon's signed-rank test", "t": "the paired t-test"}[found.test]
     over = f", corrected after Holm over {found.tests} tests" if found.tests > 1 else ""
     notes = [

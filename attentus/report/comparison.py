@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from attentus.report.tables import SUMMARY, shown
+from attentus.report.tables import heading, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from attentus.metrics.comparison import Column, Comparison, Entry
+    from attentus.metrics.comparison import Column, Comparison
     from attentus.report.methods import Method
 
 ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
@@ -31,6 +30,10 @@ class Cell(NamedTuple):
     best: bool
     left_out: str
     """In how many cases the method has no finite number, in words; "" if none."""
+
+
+NOTHING = Cell("–", "", "", "", best=False, left_out="")
+"""A metric that is not measured on a structure."""
 
 
 class Line(NamedTuple):
@@ -73,21 +76,16 @@ def lay_out(found: Comparison, methods: Sequence[Method]) -> Layout:
     """Bring a comparison into blocks, lines and columns."""
     costs = {method.name: _costs(method, found.cases) for method in methods}
     known = [name for name in ("M parameters", "GFLOPs", "s per case") if any(cost[name] for cost in costs.values())]
+    headings = {column.metric: heading(column.metric) + ARROWS[column.better] for column in found.columns}
     blocks = []
     for structure in found.structures:
-        columns = [column for column in found.columns if column.structure == structure]
+        columns = {column.metric: column for column in found.columns if column.structure == structure}
         lines = []
         for place, name in enumerate(found.methods):
-            cells = [_cell(column, column.entries[place]) for column in columns]
+            cells = [_cell(columns[metric], place) if metric in columns else NOTHING for metric in headings]
             lines.append(Line(name, cells, [costs[name][cost] or "–" for cost in known]))
         blocks.append(Block(structure, lines))
-    headings = {column.metric: heading(column.metric) + ARROWS[column.better] for column in found.columns}
     return Layout(list(headings.values()), known, blocks, [*found.notes(), *_about_costs(found, methods)])
-
-
-def heading(metric: str) -> str:
-    """What a metric is called in tables, with its unit."""
-    return SUMMARY.get(metric) or re.sub(r"_(mm|ml)$", r" \1", metric).replace("_", " ")
 
 
 def seconds(method: Method, cases: Sequence[str]) -> Seconds | None:
@@ -118,7 +116,8 @@ def plain(value: float) -> str:
     return f"{value:.2f}".replace("-", "−") if math.isfinite(value) else "–"
 
 
-def _cell(column: Column, entry: Entry) -> Cell:
+def _cell(column: Column, place: int) -> Cell:
+    entry = column.entries[place]
     kinds = ((entry.n_inf, "infinite"), (entry.n_nan, "undefined"))
     low, high = (shown(value, column.metric) for value in (entry.low, entry.high))
     return Cell(

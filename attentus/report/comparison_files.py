@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from attentus.errors import BadFile
 from attentus.io.atomic import write_text
-from attentus.report.comparison import chance, heading, lay_out, plain, seconds, signed
+from attentus.report.comparison import chance, lay_out, plain, seconds, signed
 from attentus.report.page import render
-from attentus.report.tables import rules_in_words
+from attentus.report.tables import heading, rules_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

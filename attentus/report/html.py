@@ -7,12 +7,22 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attentus.io.atomic import write_text
+from attentus.metrics.summary import headline
 from attentus.report import charts
 from attentus.report.cases import draw_cases
 from attentus.report.page import render
 from attentus.report.pictures import colour
 from attentus.report.run import Run
-from attentus.report.tables import SUMMARY, case_metrics, case_table, overall_dice, rules_in_words, shown, summary_table
+from attentus.report.tables import (
+    case_metrics,
+    case_table,
+    heading,
+    overall_dice,
+    pooled_table,
+    rules_in_words,
+    shown,
+    summary_table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,12 +76,13 @@ def _page(run: Run, progress: Progress) -> str:
         about=run.discreet(run.recipe.about),
         verdict=_verdict(run, scores),
         figures=_figures(run, scores),
-        metrics=list(SUMMARY.values()),
+        metrics=[heading(metric) for metric in headline(scores)] if scores else [],
         summary=summary_table(scores) if scores else [],
+        pooled=pooled_table(scores) if scores else ([], {}),
         rules=rules_in_words(scores.rules) if scores else [],
         score_charts=_score_charts(scores) if scores else [],
-        volume_charts=[charts.agreement(scores, name) for name in scores.structures] if scores else [],
-        case_metrics=[SUMMARY[metric] for metric in case_metrics(scores)] if scores else [],
+        volume_charts=_volume_charts(scores) if scores else [],
+        case_metrics=[heading(metric) for metric in case_metrics(scores)] if scores else [],
         table=table,
         remarks=any(row.remarks for row in table),
         roles={case.case: case.role for case in cases},
@@ -90,6 +101,8 @@ def _verdict(run: Run, scores: Scores | None) -> str:
     if scores is not None:
         dice, cases, structures = overall_dice(scores), len(scores.cases), len(scores.structures)
         over = f", averaged over {structures} structures" if structures > 1 else f" for {scores.structures[0]}"
+        if math.isnan(dice):
+            return f"Scored on {_count(cases, 'case')} held back from training; there is no Dice."
         return f"Mean Dice {shown(dice, 'dice')}{over}, on {_count(cases, 'case')} held back from training."
     if run.validations:
         best = max(run.validations, key=lambda line: float(line["mean"]))
@@ -104,7 +117,8 @@ def _figures(run: Run, scores: Scores | None) -> list[Figure]:
         distances = [row.value for row in scores.select(metric="hd95_mm")]
         known = [value for value in distances if math.isfinite(value)]
         few = "" if len(known) == len(distances) else f"{len(known)} finite of {len(distances)} values"
-        figures.append(Figure("Mean Dice", shown(overall_dice(scores), "dice"), "1 is perfect"))
+        if not math.isnan(dice := overall_dice(scores)):
+            figures.append(Figure("Mean Dice", shown(dice, "dice"), "1 is perfect"))
         if known:
             figures.append(Figure("Median HD95", f"{median(known):.2f} mm", few or "all structures and cases"))
     sides = {SIDES[side]: len(run.data[side]) for side in SIDES if run.data.get(side)}
@@ -127,6 +141,12 @@ def _score_charts(scores: Scores) -> list[Chart]:
         charts.boxes(scores, "assd_mm", "ASSD, mm", from_zero=True),
     ]
     return [chart for chart in drawn if chart is not None]
+
+
+def _volume_charts(scores: Scores) -> list[Chart]:
+    if not {"volume_ml", "reference_ml"} <= set(scores.metrics):
+        return []
+    return [charts.agreement(scores, name) for name in scores.structures]
 
 
 def _curves(run: Run) -> list[list[Chart]]:

@@ -88,6 +88,42 @@ class Tags(HTMLParser):
             self.bold.append(data)
 
 
+def test_pooled_scores_are_compared_without_a_test(attentus, tmp_path):
+    """Dice global of 2 * 90 / 200 and 2 * 40 / 100, though each case has its own."""
+    for name, hits in (("one", (80, 10)), ("two", (30, 10))):
+        rows = []
+        for case, both in zip("ab", hits, strict=True):
+            counts = {
+                "true_positive": both,
+                "false_positive": 10,
+                "false_negative": 0,
+                "dice": 2 * both / (2 * both + 10),
+            }
+            rows += [Score(case, "liver", metric, float(value), "") for metric, value in counts.items()]
+            rows += [Score(case, "lesion", "dice", 0.5, "")]
+        (tmp_path / f"{name}.json").write_text(to_json(Scores(tuple(rows), {})))
+    files = [tmp_path / "one.json", tmp_path / "two.json"]
+    code, out, _ = attentus("compare", *files, "--metrics", "dice,dice_global", "-o", tmp_path / "t.tex")
+    assert code == 0
+    assert "Dice ↑ Dice, global ↑" in out
+    assert re.search(r"one 0\.\d+ ± 0\.\d+ 0\.900", out)
+    assert re.search(r"two 0\.\d+ ± 0\.\d+ 0\.800", out)
+    assert "lesion" in out
+    assert "Over all cases together, hence without SD and test: dice_global." in out
+    assert r"$\mathbf{0.900}$" in (tmp_path / "t.tex").read_text()
+    code, out, _ = attentus("compare", *files, "--metrics", "dice_global", "--json")
+    told = json.loads(out)
+    assert [(row["structure"], row["mean"], row["p"]) for row in told["rows"]] == [
+        ("liver", 0.9, None),
+        ("liver", 0.8, None),
+    ]
+    assert (told["tests"], code) == (0, 0)
+    code, _, err = attentus("compare", *files, "--metrics", "dice_global", "--structures", "lesion")
+    assert code == 2
+    assert "not measured on lesion" in err
+    assert "dice_global" in attentus("compare", *files, "--metrics", "dice_globl")[2]
+
+
 def test_files_of_scores_are_compared(attentus, files):
     code, out, _ = attentus("compare", *files)
     assert code == 0

@@ -12,7 +12,10 @@ import pytest
 from attentus import io
 from attentus.errors import BadFile
 from attentus.io.atomic import write_text
-from attentus.metrics import PRESETS, Rules, to_json
+from attentus.metrics import METRICS, PRESETS, Rules, pooled, to_json
+from attentus.metrics.pair import DETECTION
+from attentus.metrics.pooled import POOLED
+from attentus.metrics.presets import COUNTS
 from attentus.metrics.scoring import score_volumes
 from attentus.metrics.statistics import bootstrap_interval
 from attentus.progress import Silent
@@ -21,7 +24,7 @@ from attentus.report import write_report
 from attentus.report.cases import choose
 from attentus.report.plot import spread, ticks
 from attentus.report.run import Run
-from attentus.report.tables import case_table, overall_dice, shown, summary_table
+from attentus.report.tables import case_table, heading, overall_dice, rules_in_words, shown, summary_table
 from attentus.types import Score, Scores, Volume
 
 VOID = {"meta", "input", "path", "circle", "image", "rect", "br", "link"}
@@ -172,6 +175,35 @@ def test_infinite_distances_are_counted_not_averaged(run):
     assert "Dice 0, distances infinite" in page.text
 
 
+def test_whatever_was_measured_is_shown(run):
+    """Scores by another preset: lesions, pooled numbers, no volumes and no distances."""
+    how = PRESETS["ra-unet"].but(metrics=("dice", "ravd", "nsd@2mm", *COUNTS, *DETECTION), lesions=["tumour"])
+    rows = []
+    for number, case in enumerate(CASES):
+        rows += score_volumes(case, labels_of(case, shift=number), labels_of(case), {"kidney": 1, "tumour": 5}, how)
+    write_text(run / "scores.json", to_json(Scores(tuple(rows), how.describe())))
+    text = Page(report(run)).text
+    for words in ("RAVD", "NSD at 2 mm", "Lesion precision", "Lesions touched", "All cases together", "Dice, global"):
+        assert words in text
+    assert f"{pooled(Scores(tuple(rows), {}))[0].value:.3f}" in text
+    assert "are merged before they are matched" in text
+    assert "exceeds 0.5" in text
+    assert "Volumes" not in text
+    assert "HD95" not in text.split("How this was measured")[0]
+    no_dice = Scores(tuple(row for row in rows if row.metric != "dice"), {})
+    write_text(run / "scores.json", to_json(no_dice))
+    assert "there is no Dice" in Page(report(run)).text
+
+
+def test_every_metric_has_a_heading_and_every_rule_its_words():
+    names = {heading(metric) for metric in (*METRICS, *POOLED)}
+    assert len(names) == len(METRICS) + len(POOLED)
+    assert not any("_" in name for name in names)
+    for preset in PRESETS.values():
+        sentences = rules_in_words({**preset.rules.describe(), "not scored": "spleen", "resampled": "1 of 2"})
+        assert not any(re.match(r"\w+: ", sentence) for sentence in sentences)
+
+
 def test_best_median_and_worst_are_drawn_in_three_planes(run):
     html = report(run)
     assert choose(Run.open(run).scores) == {"case_0": "Best", "case_1": "Median", "case_4": "Worst"}
@@ -299,7 +331,7 @@ def test_messages_lose_their_folders_and_nothing_else(run, told, shown_as):
     ("value", "metric", "text"),
     [
         (0.84321, "dice", "0.843"),
-        (-0.0546, "rvd", "−0.055"),
+        (-0.0546, "rvd", "−0.0546"),
         (1.5, "hd95_mm", "1.50"),
         (1436.55, "volume_ml", "1,437"),
         (57.897, "volume_ml", "57.9"),
