@@ -163,13 +163,27 @@ def test_a_liver_that_is_all_lesion_is_missed_by_the_lits_rule():
     assert nothing.value("case", "lesion", "burden") == 9001
 
 
-def test_brats_regions_are_nested_and_other_numberings_refused():
+@pytest.mark.parametrize(
+    ("preset", "tumour_core", "enhancing", "whole"),
+    [
+        ("brats", (1, 4), (4,), (1, 2, 4)),
+        ("brats-2023", (1, 3), (3,), (1, 2, 3)),
+        ("brats-msd", (2, 3), (3,), (1, 2, 3)),
+        ("msconvlstm-att", (2, 3), (3,), (1, 2, 3)),
+    ],
+)
+def test_brats_regions_follow_the_numbering_of_the_release(preset, tumour_core, enhancing, whole):
     rng = np.random.default_rng(0)
-    prediction, reference = (rng.choice([0, 1, 2, 4], (6, 7, 8)).astype(np.uint8) for _ in range(2))
-    scores = at.score(prediction, reference, spacing=(1, 1, 1), preset="brats")
-    for region, values in {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}.items():
+    prediction, reference = (rng.choice([0, *whole], (6, 7, 8)).astype(np.uint8) for _ in range(2))
+    scores = at.score(prediction, reference, spacing=(1, 1, 1), preset=preset)
+    for region, values in {"WT": whole, "TC": tumour_core, "ET": enhancing}.items():
         expected = metrics.dice(np.isin(prediction, values), np.isin(reference, values))
         assert scores.value("case", region, "dice") == expected
+
+
+def test_labels_of_another_numbering_are_refused():
+    rng = np.random.default_rng(0)
+    prediction, reference = (rng.choice([0, 1, 2, 4], (6, 7, 8)).astype(np.uint8) for _ in range(2))
     with pytest.raises(BadInput, match="value 3"):
         at.score(np.where(prediction == 4, 3, prediction), reference, spacing=(1, 1, 1), preset="brats")
 

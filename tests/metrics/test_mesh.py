@@ -45,21 +45,21 @@ def test_golden_g2():
     assert metrics.s2s(reference, reference, (2.5, 0.8, 0.8)) == pytest.approx(0, abs=1e-12)
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(st.integers(0, 2**32 - 1), st.floats(0.5, 20))
 def test_distances_are_those_of_trying_every_triangle(seed, away):
     rng = np.random.default_rng(seed)
     vertices, triangles = mesh(rng.random((5, 6, 4)) > 0.5, (2.0, 1.0, 0.7))
     points = rng.normal(size=(30, 3)) * away
-    steps = np.array([(i, j, 20 - i - j) for i in range(21) for j in range(21 - i)]) / 20
+    steps = np.array([(i, j, 10 - i - j) for i in range(11) for j in range(11 - i)]) / 10
     samples = np.einsum("sk,tkd->tsd", steps, vertices[triangles]).reshape(-1, 3)
-    sampled = np.linalg.norm(points[:, None] - samples, axis=2).min(axis=1)  # at most a twentieth of an edge too far
+    sampled = np.linalg.norm(points[:, None] - samples, axis=2).min(axis=1)  # at most a tenth of an edge too far
     with patch.object(module, "FIRST_GUESS", 3):  # so that it takes several rounds
         exact = to_mesh(points, vertices, triangles)
     with patch.object(module, "FIRST_GUESS", len(triangles)):
         assert exact == pytest.approx(to_mesh(points, vertices, triangles), abs=1e-12)
     assert (exact <= sampled + 1e-9).all()
-    assert (sampled <= exact + 0.12).all()
+    assert (sampled <= exact + 0.24).all()
 
 
 def test_far_surfaces_are_exact_too():

@@ -30,10 +30,15 @@ def pairs(draw, filled=True):
     return Pair(*masks, spacing)
 
 
+few = settings(max_examples=40)
+"""Where every example measures everything."""
+
+
 def near(a, b):
     return a == pytest.approx(b, rel=1e-9, abs=1e-12, nan_ok=True)
 
 
+@few
 @given(pairs())
 def test_swapping_sides(pair):
     swapped = Pair(pair.reference, pair.prediction, pair.spacing)
@@ -42,6 +47,7 @@ def test_swapping_sides(pair):
     assert near(pair.measure("precision"), swapped.measure("recall"))
 
 
+@few
 @given(pairs())
 def test_the_truth_is_perfect(pair):
     same = Pair(pair.reference, pair.reference, pair.spacing)
@@ -50,6 +56,7 @@ def test_the_truth_is_perfect(pair):
             assert same.measure(metric) == (1 if how.better == "higher" else 0), metric
 
 
+@few
 @given(pairs(), st.floats(0.1, 10))
 def test_distances_scale_with_spacing_and_overlaps_do_not(pair, factor):
     scaled = Pair(pair.prediction, pair.reference, tuple(s * factor for s in pair.spacing))
@@ -59,6 +66,7 @@ def test_distances_scale_with_spacing_and_overlaps_do_not(pair, factor):
             assert near(scaled.measure(metric), expected), metric
 
 
+@few
 @given(pairs(), st.integers(1, 3))
 def test_padding_changes_specificity_only(pair, width):
     padded = Pair(np.pad(pair.prediction, width), np.pad(pair.reference, width), pair.spacing)
@@ -67,6 +75,7 @@ def test_padding_changes_specificity_only(pair, width):
             assert near(pair.measure(metric), padded.measure(metric)), metric
 
 
+@few
 @given(pairs())
 def test_order_of_distances(pair):
     value = {metric: pair.measure(metric) for metric in VOXELWISE}
@@ -84,7 +93,7 @@ def test_identities_of_overlap(pair):
     assert near(pair.measure("ravd"), abs(pair.measure("rvd")))
 
 
-@settings(deadline=None)
+@few
 @given(pairs(), st.sampled_from(["background", "foreground"]), st.integers(1, 3))
 def test_distances_equal_the_brute_force(pair, border, connectivity):
     from scipy.ndimage import binary_erosion, generate_binary_structure
@@ -163,6 +172,7 @@ def test_the_brats_penalty_is_the_diagonal_of_the_usual_grid():
     assert metrics.hd95(empty, full, (1, 1, 1), empty="brats") == pytest.approx(373.1286641, abs=1e-7)
 
 
+@few
 @given(pairs(filled=False), st.sampled_from(["default", "nnunet", "lits", "brats", "brats-2023"]))
 def test_nothing_ever_raises_on_empty_masks(pair, policy):
     measured = Pair(pair.prediction, pair.reference, pair.spacing, Rules(empty=policy))
