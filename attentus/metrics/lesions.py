@@ -12,7 +12,7 @@ import numpy as np
 from attentus.metrics.components import label
 from attentus.metrics.overlap import Overlap, check_masks, ratio
 from attentus.metrics.rules import BRATS_MISSED, Rules
-from attentus.metrics.surface import SurfaceDistances, around, joint_box
+from attentus.metrics.surface import SurfaceDistances, around, eroded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,10 +82,7 @@ class Lesions:
     @cached_property
     def table(self) -> NDArray[np.int64]:
         """Voxels that predicted component (row) and reference component (column) share; background is number 0."""
-        rows, columns = int(self.prediction.max(initial=0)) + 1, int(self.reference.max(initial=0)) + 1
-        used = (self.prediction > 0) | (self.reference > 0)
-        codes = self.prediction[used].astype(np.int64) * columns + self.reference[used]
-        return np.bincount(codes, minlength=rows * columns).reshape(rows, columns)
+        return _shared(self.prediction, self.reference)
 
     def at(self, overlap: float) -> Detected:
         """Count detections.
@@ -105,7 +102,7 @@ class Lesions:
             [self.boxes[0][i - 1] for i in group.prediction] + [self.boxes[1][j - 1] for j in group.reference],
             self.reference.shape,
         )
-        return np.isin(self.prediction[window], group.prediction), np.isin(self.reference[window], group.reference)
+        return _among(self.prediction[window], group.prediction), _among(self.reference[window], group.reference)
 
     @cached_property
     def boxes(self) -> tuple[list[tuple[slice, ...]], list[tuple[slice, ...]]]:
@@ -113,6 +110,19 @@ class Lesions:
         from scipy.ndimage import find_objects
 
         return find_objects(self.prediction), find_objects(self.reference)
+
+
+def _shared(first: Numbers, second: Numbers) -> NDArray[np.int64]:
+    """Voxels that hold number i of the first and j of the second array, as a table."""
+    rows, columns = int(first.max(initial=0)) + 1, int(second.max(initial=0)) + 1
+    used = (first > 0) | (second > 0)
+    codes = first[used].astype(np.int64) * columns + second[used]
+    return np.bincount(codes, minlength=rows * columns).reshape(rows, columns)
+
+
+def _among(numbers: Numbers, chosen: tuple[int, ...]) -> Mask:
+    mask: Mask = numbers == chosen[0] if len(chosen) == 1 else np.isin(numbers, chosen)
+    return mask
 
 
 Sizes = tuple["NDArray[np.int64]", "NDArray[np.int64]"]
@@ -183,32 +193,28 @@ def lesionwise(prediction: Mask, reference: Mask, spacing: Sequence[float], rule
     Returns:
         Dice 1 and HD95 0 where nothing is left to score.
     """
-    found, lesions, zones = _lesion_zones(prediction, reference, rules.merge)
-    touched = np.unique(np.stack([zones[found > 0], found[found > 0]]), axis=1)
-    invented = len(set(np.unique(found)) - {0} - set(touched[1, touched[0] > 0].tolist()))
+    found, zones = label(prediction), label(_grown(reference, rules.merge))
+    lesions = Lesions(found, np.where(reference, zones, 0))
+    touching = _shared(found, zones)[1:, 1:] > 0
+    invented = int((~touching.any(axis=1)).sum())
     dice, distances = [0.0] * invented, [BRATS_MISSED] * invented
-    volumes = np.bincount(lesions.ravel()) * math.prod(spacing)
-    for number in range(1, len(volumes)):
-        if volumes[number] <= rules.smallest_mm3:
-            continue
-        truth = lesions == number
-        guess = np.isin(found, touched[1, touched[0] == number])
-        window = joint_box(truth, guess)
-        guess, truth = guess[window], truth[window]
+    volumes = lesions.table.sum(axis=0)[1:] * math.prod(spacing)
+    for place in np.flatnonzero(volumes > rules.smallest_mm3):
+        group = Group(tuple(int(i) + 1 for i in np.flatnonzero(touching[:, place])), (int(place) + 1,))
+        guess, truth = lesions.masks(group)
         dice.append(Overlap.of(guess, truth).dice)
-        missed = not guess.any()
-        how = {"border": rules.border, "connectivity": rules.connectivity}
-        distances.append(
-            BRATS_MISSED if missed else SurfaceDistances.of(guess, truth, spacing, **how).hd95(rules.hd95)  # type: ignore[arg-type]
-        )
+        distances.append(_hd95(guess, truth, spacing, rules) if guess.any() else BRATS_MISSED)
     return LesionWise(float(np.mean(dice)), float(np.mean(distances))) if dice else LesionWise(1.0, 0.0)
 
 
-def _lesion_zones(prediction: Mask, reference: Mask, merge: int) -> tuple[Numbers, Numbers, Numbers]:
-    """Predicted components, reference lesions, and the zone around each lesion (its dilation), all numbered."""
-    from scipy.ndimage import binary_dilation, generate_binary_structure
+def _grown(mask: Mask, times: int) -> Mask:
+    """Dilation by the neighbours that share an edge."""
+    outside = ~mask
+    for _ in range(times):
+        outside = eroded(outside, 2, outside=True)
+    return ~outside
 
-    element = generate_binary_structure(reference.ndim, 2)
-    dilated = binary_dilation(reference, element, iterations=merge) if merge else reference
-    zones = label(dilated)
-    return label(prediction), np.where(reference, zones, 0), zones
+
+def _hd95(guess: Mask, truth: Mask, spacing: Sequence[float], rules: Rules) -> float:
+    found = SurfaceDistances.of(guess, truth, spacing, border=rules.border, connectivity=rules.connectivity)
+    return found.hd95(rules.hd95)

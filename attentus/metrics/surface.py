@@ -117,17 +117,22 @@ class SurfaceDistances:
 
 def surface(mask: NDArray[np.bool_], *, border: Border = "background", connectivity: int = 1) -> NDArray[np.bool_]:
     """The voxels of a mask that its erosion removes; see `SurfaceDistances.of` for the conventions."""
-    return mask & ~_inner(mask, min(connectivity, mask.ndim), outside=border == "foreground")
+    return mask & ~eroded(mask, connectivity, outside=border == "foreground")
 
 
-def _inner(mask: NDArray[np.bool_], connectivity: int, *, outside: bool) -> NDArray[np.bool_]:
-    """Erosion by the neighbours that differ along at most `connectivity` axes.
+def eroded(mask: NDArray[np.bool_], connectivity: int, *, outside: bool) -> NDArray[np.bool_]:
+    """Voxels all of whose neighbours, those that differ along at most `connectivity` axes, are in the mask as well.
 
     That is what erosions by a line, square or cube along every choice of so many axes have in common; each is a few
     shifted comparisons, several times faster than SciPy's loop over neighbours.
+
+    Args:
+        mask: boolean, 2D or 3D.
+        connectivity: 1 faces, 2 edges, 3 corners.
+        outside: whether what lies outside the array is in the mask.
     """
     inner = mask.copy()
-    for axes in combinations(range(mask.ndim), connectivity):
+    for axes in combinations(range(mask.ndim), min(connectivity, mask.ndim)):
         part = mask
         for axis in axes:
             part = _thinner(part, axis, outside=outside)
