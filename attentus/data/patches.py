@@ -57,6 +57,9 @@ class PatchSampler:
         seed: decides all of it.
         how: the recipe's `sampling` section.
         members: structure to the class numbers that form it; see `resolve.members`.
+        patch: (z, y, x) voxels in the middle of what is cut that the net gets to see, where augmentation needs more;
+            None takes `size`. The patch stays inside the scan, what is cut around it need not, so that augmentation
+            keeps no border from being seen.
     """
 
     cases: Sequence[CachedCase]
@@ -66,6 +69,7 @@ class PatchSampler:
     seed: int
     how: Sampling
     members: Mapping[str, tuple[int, ...]]
+    patch: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         if not self._pool:
@@ -105,16 +109,15 @@ class PatchSampler:
             index = int(rng.choice(self._holders[chosen]))
         else:
             index = self._pool[int(rng.integers(len(self._pool)))]
-        case = self.cases[index]
         centre, jitter = self._centre(rng, index, chosen, on_structure=on_structure)
-        ranges = zip(centre, case.grid.shape, self.size, strict=True)
-        z, y, x = (_start(c, full, size, jitter, rng) for c, full, size in ranges)
+        ranges = zip(centre, self.cases[index].grid.shape, self.patch or self.size, self.size, strict=True)
+        z, y, x = (_start(c, full, own, jitter, rng) + (own - size) // 2 for c, full, own, size in ranges)
         return Place(index, (z, y, x))
 
     def _centre(
         self, rng: np.random.Generator, index: int, chosen: tuple[int, ...] | None, *, on_structure: bool
-    ) -> tuple[list[int], float]:
-        """A voxel of a case, and how far from it the patch's middle may lie."""
+    ) -> tuple[list[int | None], float]:
+        """A voxel of a case, None for anywhere along an axis, and how far from it the patch's middle may lie."""
         points = self.cases[index].points
         if on_structure:
             groups = [chosen] if chosen else [self.members[name] for name in self.how.structures or self.members]
@@ -128,11 +131,9 @@ class PatchSampler:
             found = _of(points, tuple(numbers))
             if len(found):
                 return found[int(rng.integers(len(found))), 1:].tolist(), 0.0
-        centre = [int(rng.integers(n)) for n in self.cases[index].grid.shape]
         slices = self._slices(index)
-        if slices is not None:
-            centre[0] = int(slices[int(rng.integers(len(slices)))])
-        return centre, 0.0
+        z = None if slices is None else int(slices[int(rng.integers(len(slices)))])
+        return [z, None, None], 0.0
 
     def _cut(self, place: Place) -> tuple[NDArray[np.float32], NDArray[np.uint8], tuple[str, tuple[int, ...]]]:
         case = self.cases[place.case]
@@ -230,10 +231,15 @@ def ahead(
                 future.cancel()
 
 
-def _start(centre: int, full: int, size: int, jitter: float, rng: np.random.Generator) -> int:
-    """First voxel of a stretch around a centre, moved inside the scan where it fits; centred when it does not."""
+def _start(centre: int | None, full: int, size: int, jitter: float, rng: np.random.Generator) -> int:
+    """First voxel of a stretch around a centre, moved inside the scan where it fits; centred when it does not.
+
+    Without a centre all places are alike. (Centres anywhere would, moved inside, pile up at the borders of the scan.)
+    """
     if full <= size:
         return (full - size) // 2
+    if centre is None:
+        return int(rng.integers(full - size + 1))
     reach = int(jitter * size / 2)
     moved = int(rng.integers(-reach, reach + 1)) if reach else 0
     return int(np.clip(centre - size // 2 + moved, 0, full - size))

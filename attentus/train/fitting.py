@@ -15,7 +15,7 @@ from attentus.data.patches import PatchSampler
 from attentus.data.resolve import members, region_table, resolve
 from attentus.errors import BadFile, BadInput, RecipeError
 from attentus.infer.early_exit import check_early_exit
-from attentus.infer.model import WEIGHTS, Model, create_net, recipe_of
+from attentus.infer.model import WEIGHTS, Model, create_net, recipe_of, window_of
 from attentus.infer.processor import keep_memory
 from attentus.io.atomic import write_text
 from attentus.progress import Progress, Silent
@@ -195,10 +195,11 @@ def set_up(run: Run, train: list[CachedCase], validation: list[CachedCase]) -> t
 
 
 def _sampler(recipe: Recipe, cases: list[CachedCase]) -> PatchSampler:
-    dims = recipe.net.dims
-    source = augment.source_size(recipe.train.patch, recipe.augment, cases[0].grid.spacing[-dims:])
-    z, y, x = source if len(source) == 3 else (1, *source)
-    return PatchSampler(cases, (z, y, x), dims, recipe.train.batch, recipe.seed, recipe.sampling, members(recipe))
+    dims, patch, how = recipe.net.dims, recipe.train.patch, recipe.sampling
+    source = augment.source_size(patch, recipe.augment, cases[0].grid.spacing[-dims:])
+    z, y, x = source if dims == 3 else (1, *source)
+    own = window_of(recipe).size
+    return PatchSampler(cases, (z, y, x), dims, recipe.train.batch, recipe.seed, how, members(recipe), own)
 
 
 def supervised_loss(recipe: Recipe, net: nn.Module) -> losses.DeepSupervision:

@@ -43,9 +43,9 @@ def scan(tumour=True, spleen=False, liver=True):
     return labels
 
 
-def sampler(scans, *, size=(1, 1, 1), dims=3, batch=10, seed=0, **how):
+def sampler(scans, *, size=(1, 1, 1), dims=3, batch=10, seed=0, patch=None, **how):
     cases = [Made(f"case{k}", labels) for k, labels in enumerate(scans)]
-    return PatchSampler(cases, size, dims, batch, seed, Sampling(**{"jitter": 0.0, **how}), MEMBERS)
+    return PatchSampler(cases, size, dims, batch, seed, Sampling(**{"jitter": 0.0, **how}), MEMBERS, patch)
 
 
 def seen(cutter, batches=60):
@@ -86,6 +86,32 @@ def test_jitter_is_a_share_of_half_the_patch(jitter):
     reach = int(4 * jitter)
     assert np.abs(offsets).max() == reach
     assert {*offsets[:, 0]} == {*range(-reach, reach + 1)}
+
+
+def starts(cutter, batches=200):
+    """First voxels of all patches, (n, 3)."""
+    return np.array([place.start for number in range(batches) for place in cutter.places(number)])
+
+
+def test_patches_from_anywhere_do_not_pile_up_at_the_borders():
+    found = starts(sampler([scan()], size=(16, 8, 20), foreground=0.0))
+    for axis, places in ((0, 5), (1, 13), (2, 1)):
+        shares = np.bincount(found[:, axis], minlength=places) / len(found)
+        assert shares == pytest.approx(np.full(places, 1 / places), abs=0.04)
+
+
+def test_what_is_cut_for_augmentation_may_reach_beyond_the_scan_but_its_patch_does_not():
+    """However much augmentation asks for, the patch in its middle comes to every corner."""
+    found = starts(sampler([scan()], size=(24, 17, 30), patch=(16, 12, 20), foreground=0.0))
+    assert [{*found[:, axis].tolist()} for axis in range(3)] == [{*range(-4, 1)}, {*range(-3, 6)}, {-5}]
+
+
+def test_a_structure_at_the_border_is_cut_with_the_patch_inside_the_scan():
+    labels = np.zeros((20, 20, 20), np.uint8)
+    labels[0, 10, 19] = TUMOUR
+    cutter = sampler([labels], size=(12, 12, 12), patch=(8, 8, 8), foreground=1.0, structures=("tumour",))
+    assert {place.start for place in cutter.places(0)} == {(-2, 4, 10)}
+    assert (cutter.cut(0).images[:, 0, :2] == -1).all()  # what lies outside
 
 
 def test_rare_structures_are_seen_as_often_as_others_when_balanced():
