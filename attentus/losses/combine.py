@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class DiceCrossEntropyLoss(nn.Module):
-    """Weighted sum of soft Dice and cross-entropy, as nnU-Net's default.
+    """Weighted sum of soft Dice and cross-entropy.
 
-    DPC-Net Eq. 10-12: `denominator="squared", reduce="global"`.
+    DPC-Net Eq. 10-12: `denominator="squared", reduce="global"`. nnU-Net: `background=False`.
 
     logits   (N, K, *spatial)
     target   (N, *spatial), integers 0..K-1; or masks (N, K, *spatial) with "sigmoid"; 255 is ignored
