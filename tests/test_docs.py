@@ -118,3 +118,16 @@ def test_every_recipe_and_command_is_mentioned():
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     for name in shipped():
         assert name in text or name.startswith("hippocampus-"), name
+
+
+def test_the_metrics_page_defines_everything_there_is():
+    from attentus.metrics import METRICS, PRESETS
+    from attentus.metrics.pair import DETECTED
+    from attentus.metrics.pooled import POOLED
+
+    text = (ROOT / "docs" / "concepts" / "metrics.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([^` ]+)`", text))
+    named |= {f"detected_lesion{name}" for name in named if name.startswith("_")}
+    assert {*METRICS, *PRESETS} <= named
+    assert {name for name in POOLED if not name.startswith("detected_")} <= named
+    assert len(DETECTED) == sum(name.startswith("detected_lesion_") and "…" not in name for name in named)
