@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from attentus import io
 from attentus.data.resolve import values_in
-from attentus.errors import AttentusError, BadInput
+from attentus.errors import AttentusError, BadInput, UnknownName
 from attentus.infer.clean import among
 from attentus.infer.segment import Member, Wish, segment
 from attentus.metrics.overlap import Overlap
@@ -66,8 +66,12 @@ def compare_runs(model: Model, dataset: Dataset, run: Run, progress: Progress | 
         progress: shows the cases.
 
     Raises:
+        UnknownName: the dataset has no label of a name that the model was trained on.
         BadInput: no case could be predicted.
     """
+    for part in (part for structure in model.recipe.labels for part in structure.parts):
+        if part not in dataset.labels:
+            raise UnknownName("label", part, dataset.labels)
     members = (model.member(), Member(model.recipe, model.window, lambda _scan, _window: run))
     names = values_in(model.recipe)
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}

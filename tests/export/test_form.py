@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import make
@@ -12,7 +13,7 @@ from netting import small
 from attentus import nets
 from attentus.cli.main import run
 from attentus.data import Dataset
-from attentus.errors import BadInput
+from attentus.errors import BadInput, UnknownName
 from attentus.export import calibration_windows
 from attentus.export import form as forms
 from attentus.infer import backends
@@ -102,7 +103,7 @@ def test_int8_is_calibrated_and_measured_on_other_cases(place, tmp_path, capsys,
     assert not measured["failures"]
     for one in measured["dice"].values():
         assert one["torch"] > 0.5
-        assert one["agreement"] > 0.9
+        assert one["agreement"] > 0.8, "a net of 2 to 32 channels after 60 steps; trained ones reach 0.99"
     changes = [one["exported"] - one["torch"] for one in measured["dice"].values()]
     assert measured["change"] == pytest.approx(np.mean(changes))
     assert f"held back changes by {measured['change']:+.4f}" in (out / "card.md").read_text()
@@ -151,6 +152,9 @@ def test_labels_that_differ_are_counted(place):
     same = compare_runs(model, held_back, lambda windows: {"logits": exact(windows)})
     assert set(same.agreement.values()) == {1.0}
     assert same.change == 0
+    unnamed = dataclasses.replace(held_back, declared_labels={"core": 1})
+    with pytest.raises(UnknownName, match="No label is called 'shell'"):
+        compare_runs(model, unnamed, lambda windows: {"logits": exact(windows)})
     nothing = compare_runs(model, held_back, lambda windows: {"logits": exact(windows) * [[[[[0]]], [[[0]]], [[[0]]]]]})
     assert set(nothing.other.values()) == {0.0}
     assert nothing.change == pytest.approx(-np.mean(list(same.exact.values())))
