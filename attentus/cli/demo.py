@@ -34,7 +34,7 @@ def demo(
     from attentus.metrics.cohorts import Cohort, find_cases, match_cases
     from attentus.metrics.scoring import score_files
     from attentus.recipes import Recipe
-    from attentus.report import write_report
+    from attentus.report.html import write_report
     from attentus.train import fit
 
     for folder, cases, seed in ((out / "data", PATIENTS, 0), (out / "unseen", UNSEEN, 1)):

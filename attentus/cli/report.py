@@ -21,7 +21,7 @@ def report(
 
     It needs no network and can be mailed.
     """
-    from attentus.report import write_report
+    from attentus.report.html import write_report
 
     file = write_report(run, out or run / "report.html", overwrite=overwrite or out is None, progress=progress())
     if json:

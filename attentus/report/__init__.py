@@ -1,5 +1,1 @@
-"""What people look at: one HTML file about a run, and contact sheets of datasets."""
-
-from attentus.report.html import write_report
-
-__all__ = ["write_report"]
+"""What people look at: one HTML file about a run, comparisons of methods, contact sheets of datasets."""

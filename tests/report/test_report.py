@@ -20,8 +20,8 @@ from attentus.metrics.scoring import score_volumes
 from attentus.metrics.statistics import bootstrap_interval
 from attentus.progress import Silent
 from attentus.recipes import Recipe, dump
-from attentus.report import write_report
 from attentus.report.cases import choose
+from attentus.report.html import write_report
 from attentus.report.plot import spread, ticks
 from attentus.report.run import Run
 from attentus.report.tables import case_table, heading, overall_dice, rules_in_words, shown, summary_table
