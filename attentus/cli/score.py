@@ -15,6 +15,7 @@ from attentus.cli.show import failures, progress, show_scores
 
 if TYPE_CHECKING:
     from attentus.metrics import Preset
+    from attentus.types import Scores
 
 
 def score(
@@ -91,13 +92,18 @@ def score(
         if not json:
             title = f"{name}: {len(scores.cases)} case(s)" if len(files) > 1 else f"{len(scores.cases)} case(s)"
             show_scores(scores, title, each=len(scores.cases) <= 20)
-        code = max(code, failures(scores.failures, name if len(files) > 1 else ""))
-        if left_out := scores.rules.get("not scored"):
-            print(f"warning: not scored, because only one side names it: {left_out}", file=sys.stderr)
+        code = max(code, _complain(scores, name if len(files) > 1 else ""))
     if json:
         together = ",\n".join(f"{jsonlib.dumps(name)}: {text}" for name, text in texts.items())
         print(f'{{"methods": {{\n{together}\n}}}}' if len(files) > 1 else next(iter(texts.values())))
     raise typer.Exit(code)
+
+
+def _complain(scores: Scores, of: str) -> int:
+    """Name on stderr what failed or was left out; the exit code."""
+    if left_out := scores.rules.get("not scored"):
+        print(f"warning: not scored, because only one side names it: {left_out}", file=sys.stderr)
+    return failures(scores.failures, of)
 
 
 def _preset(name: str, conventions: dict[str, Any]) -> Preset:
@@ -130,6 +136,8 @@ def _results(paths: dict[str, Path], out: Path | None) -> dict[str, tuple[Path, 
     """Name to prediction and the file for its scores: `out`, or one in it where there are several."""
     from attentus.errors import BadInput
 
+    if out is not None and len(paths) == 1 and out.suffix not in (".csv", ".json"):
+        raise BadInput(f"{out}: scores are written as .csv or .json; name such a file.")
     if out is None or len(paths) == 1:
         return {name: (path, out) for name, path in paths.items()}
     if out.suffix in (".csv", ".json"):

@@ -132,6 +132,9 @@ def test_several_predictions(attentus, tmp_path, labels):
     code, _, err = attentus("score", *predictions, tmp_path / "r", "-o", tmp_path / "s.csv")
     assert code == 2
     assert "name a folder" in err
+    code, _, err = attentus("score", predictions[0], tmp_path / "r", "-o", tmp_path / "s.xlsx")
+    assert code == 2
+    assert "written as .csv or .json" in " ".join(err.split())
 
 
 def test_a_folder_that_nnunet_wrote_is_no_dataset(attentus, tmp_path, labels):
