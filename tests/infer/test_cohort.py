@@ -515,11 +515,11 @@ def test_crews_that_cannot_be(folder, data, tmp_path, monkeypatch):
 
 
 class Mortal(Model):
-    """Kills its process: once, or whenever it is given a scan of four slices."""
+    """Kills its process: once, or whenever it is given a scan of 24 slices."""
 
     def predict(self, scan: Volume, **options):
         flag = self.folder / "died"
-        if scan.grid.shape[0] == 4 or not flag.exists():
+        if scan.grid.shape[0] == 24 or not flag.exists():
             flag.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().predict(scan, **options)
@@ -533,7 +533,7 @@ def test_workers_die_and_nothing_is_lost(folder, data, expected, tmp_path):
     scans, out = tmp_path / "in", tmp_path / "out"
     shutil.copytree(data / "imagesTr", scans)
     shutil.copytree(folder, tmp_path / "model")
-    io.write(make.case(4, shape=(4, 20, 18))[0], scans / "deadly.nii.gz")
+    io.write(make.case(4, shape=(24, 20, 18))[0], scans / "deadly.nii.gz")
     model, who = Model.load(folder), Crew(partial(Mortal.load, tmp_path / "model"), workers=2)
     try:
         done = predict_cohort(model, find_scans(scans, out), crew=who)
