@@ -22,7 +22,17 @@ COMMANDS = [
     *(["demo"], ["data"], ["data", "check"], ["data", "show"], ["data", "phantom"]),
     *(["recipe"], ["recipe", "list"], ["recipe", "show"], ["recipe", "copy"], ["recipe", "check"]),
     *(["nets"], ["nets", "list"], ["nets", "show"]),
-    *(["train"], ["predict"], ["prune"], ["score"], ["compare"], ["report"], ["tune-postprocess"], ["doctor"]),
+    *(
+        ["train"],
+        ["predict"],
+        ["prune"],
+        ["score"],
+        ["compare"],
+        ["report"],
+        ["tune-postprocess"],
+        ["export"],
+        ["doctor"],
+    ),
 ]
 
 

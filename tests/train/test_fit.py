@@ -85,7 +85,7 @@ def test_a_finished_run_is_loaded_not_repeated(finished, dataset):
 
 
 def test_learning_works(dataset, tmp_path):
-    recipe = make.recipe(train__steps=60, train__validate_every=60, train__learning_rate=5e-3, net__name="unet")
+    recipe = make.recipe(train__steps=90, train__validate_every=90, train__learning_rate=5e-3, net__name="unet")
     model = fit(recipe, dataset, tmp_path / "run")
     scores = from_json((tmp_path / "run" / "scores.json").read_text())
     assert scores.mean("dice", "core") > 0.8
