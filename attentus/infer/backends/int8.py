@@ -11,6 +11,7 @@ import numpy as np
 
 from attentus.errors import BadInput
 from attentus.infer.backends.intel import load
+from attentus.infer.backends.signal_stack import signal_stack_kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,4 +51,5 @@ def quantise(
     batches = [np.stack(windows[k : k + shape[0]]) for k in range(0, len(windows) - shape[0] + 1, shape[0])]
     dataset = nncf.Dataset([{name: batch} for batch in batches] if name else batches)
     with redirect_stdout(io.StringIO()):  # it draws progress bars
-        return nncf.quantize(model, dataset, subset_size=len(batches))
+        with signal_stack_kept():
+            return nncf.quantize(model, dataset, subset_size=len(batches))

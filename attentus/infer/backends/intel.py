@@ -7,8 +7,10 @@ import sys
 from typing import Any
 
 from attentus.errors import MissingExtra
+from attentus.infer.backends.signal_stack import signal_stack_kept
 
 
+@signal_stack_kept()
 def load(package: str = "openvino") -> Any:
     """OpenVINO or NNCF, kept from reporting its use.
 

@@ -16,6 +16,7 @@ from attentus.infer.backends import kept
 from attentus.infer.backends.converted import FinalOutput, filled, on_processor
 from attentus.infer.backends.int8 import quantise
 from attentus.infer.backends.intel import load
+from attentus.infer.backends.signal_stack import signal_stack_kept
 from attentus.infer.processor import best_precision
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class OpenVinoRunner:
 
     def __call__(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Windows (n, C, *spatial) to final logits (n, K, *spatial)."""
-        logits: NDArray[np.float32] = self.compiled(filled(windows, self.batch))[0]
+        with signal_stack_kept():
+            logits: NDArray[np.float32] = self.compiled(filled(windows, self.batch))[0]
         return logits[: len(windows)]
 
 
@@ -64,6 +66,7 @@ def create(
     return from_parts(name, parts, shape[0], threads)
 
 
+@signal_stack_kept()
 def from_parts(name: str, parts: kept.Parts, batch: int, threads: int | None = None) -> OpenVinoRunner:
     """Compile a converted network for this processor."""
     how = {
@@ -127,6 +130,7 @@ def _installed(package: str) -> bool:
     return find_spec(package) is not None
 
 
+@signal_stack_kept()
 def _convert(net: nn.Module, shape: tuple[int, ...]) -> Any:
     """Trace a net with one pass and hand the trace over."""
     image = torch.zeros(shape)
@@ -137,6 +141,7 @@ def _convert(net: nn.Module, shape: tuple[int, ...]) -> Any:
         return load().convert_model(traced, example_input=image, input=[list(shape)])
 
 
+@signal_stack_kept()
 def _parts(model: Any) -> kept.Parts:
     with TemporaryDirectory() as folder:
         load().save_model(model, Path(folder) / "model.xml", compress_to_fp16=False)
