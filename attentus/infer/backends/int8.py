@@ -50,6 +50,5 @@ def quantise(
     windows += windows[: -len(windows) % shape[0]] * shape[0]
     batches = [np.stack(windows[k : k + shape[0]]) for k in range(0, len(windows) - shape[0] + 1, shape[0])]
     dataset = nncf.Dataset([{name: batch} for batch in batches] if name else batches)
-    with redirect_stdout(io.StringIO()):  # it draws progress bars
-        with signal_stack_kept():
-            return nncf.quantize(model, dataset, subset_size=len(batches))
+    with redirect_stdout(io.StringIO()), signal_stack_kept():  # it draws progress bars
+        return nncf.quantize(model, dataset, subset_size=len(batches))
