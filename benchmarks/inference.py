@@ -179,7 +179,7 @@ def nnunet(row: Row, folder: Path, out: Path, arguments: argparse.Namespace) -> 
     if row.memory:
         keep_memory()
     model = at.Model.load(model_of(folder, arguments))
-    plain = argparse.Namespace(patch=list(model.window.size), batch=1)
+    plain = argparse.Namespace(patch=list(model.window.size), batch=1, widths=WIDTHS, spacing=4.0)
     plans = train.plans_of(plain)
     spacing = {"spacing": list(model.recipe.prepare.spacing)}
     plans["configurations"]["plain"] |= {**nnunet_resampling(), **spacing}

@@ -88,7 +88,7 @@ class NnUNet:
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
         self.arguments = arguments
-        plans = train.plans_of(argparse.Namespace(patch=[64, 64, 64], batch=1))
+        plans = train.plans_of(argparse.Namespace(patch=[64] * 3, batch=1, widths=train.WIDTHS, spacing=4.0))
         plans["configurations"]["plain"] |= {**inference.nnunet_resampling(), "spacing": arguments.target}
         self.plans = PlansManager(plans)
         self.configuration = self.plans.get_configuration("plain")

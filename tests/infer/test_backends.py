@@ -145,6 +145,8 @@ def test_a_backend_is_chosen_by_what_the_job_is_worth(net, fakes):
     windows = [np.zeros(SHAPE[1:], np.float32)]
     assert backends.choose(net, SHAPE, 10_000, precision="int8", calibration=windows).name == "torch"
     assert fakes[-1] == "openvino-int8", "it was tried, and was slower"
+    slices = (*SHAPE[:2], *SHAPE[3:])
+    assert backends.choose(net, slices, 10_000, precision="int8", calibration=windows).name == "openvino-bf16"
 
 
 def test_kept_nets_serve_short_jobs_too(net, fakes, tmp_path):

@@ -300,6 +300,44 @@ def test_an_interrupted_cohort_goes_on(bright, data, tmp_path):
     assert json.loads((tmp_path / "a" / "labels.json").read_text())["labels"] == {"core": 1, "shell": 2}
 
 
+def test_after_an_interruption_nothing_more_is_read(bright, data, tmp_path, monkeypatch):
+    real, read = io.read, []
+
+    def reading(path, **options):
+        read.append(path)
+        time.sleep(0.1)
+        return real(path, **options)
+
+    def before(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages.io, "read", reading)
+    bright.before = before
+    with pytest.raises(KeyboardInterrupt):
+        predict_cohort(bright, find_scans(data / "imagesTr", tmp_path))
+    assert len(read) < CASES
+
+
+def test_a_result_that_was_not_noted_any_more_is_ours(bright, data, tmp_path, monkeypatch):
+    """As a power failure leaves it, between a result and its entry."""
+    from attentus.infer.cohort.book import Book
+
+    real, out, left = Book.enter, tmp_path / "out", tmp_path / "left"
+
+    def enter(self, scan, done):
+        if scan.name == "case_01" and not left.exists():
+            shutil.copytree(out, left)
+        real(self, scan, done)
+
+    monkeypatch.setattr(Book, "enter", enter)
+    predict_cohort(bright, find_scans(data / "imagesTr", out))
+    assert results(left).keys() == {"case_00.nii.gz", "case_01.nii.gz"}
+    bright.asked.clear()
+    done = predict_cohort(bright, find_scans(data / "imagesTr", left), resume=True)
+    assert bright.asked == [f"case_{k:02d}" for k in range(1, CASES)]
+    assert not [result for result in done.values() if isinstance(result, str)]
+
+
 def _damage(name):
     """A change, made to a cohort that is done, after which case_02 has to be done again."""
     return {
@@ -499,6 +537,7 @@ def test_a_worker_whose_command_is_gone_writes_nothing(folder, data, tmp_path, m
     wanted = piece(folder, data, tmp_path)
     wanted.token.unlink()
     assert "the command that asked for it ended" in crew.work(wanted)
+    assert not crew._loaded
     assert not wanted.order.scan.result.exists()
 
 

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 CALIBRATION_WINDOWS = 32
 """Windows that quantisation looks at, at most."""
+EXACT = {
+    "openvino": ["Add", "Concat", "Divide", "Interpolate", "MVN", "Multiply", "ReduceMean", "Sigmoid", "Subtract"],
+    "onnx": ["Add", "Concat", "Div", "InstanceNormalization", "Mul", "ReduceMean", "Resize", "Sigmoid", "Sub"],
+}
+"""Operations that stay in fp32: next to convolutions they cost nothing, and sums of branches and attention that
+multiplies features suffer most (RA-UNet lost 0.03 of the anterior hippocampus' Dice with them in 8 bits, 0.001
+without)."""
 
 
 def quantise(
@@ -27,8 +34,8 @@ def quantise(
 ) -> Any:
     """Quantise a converted network.
 
-    Weights get a scale per channel and features one per layer, chosen such that they hold what the windows make of
-    them; biases are corrected for what the weights lost.
+    Convolutions and matrix products compute in 8 bits. Weights get a scale per channel and features one per layer,
+    chosen such that they hold what the windows make of them; biases are corrected for what the weights lost.
 
     Args:
         model: of OpenVINO or ONNX.
@@ -50,5 +57,7 @@ def quantise(
     windows += windows[: -len(windows) % shape[0]] * shape[0]
     batches = [np.stack(windows[k : k + shape[0]]) for k in range(0, len(windows) - shape[0] + 1, shape[0])]
     dataset = nncf.Dataset([{name: batch} for batch in batches] if name else batches)
+    exact = nncf.IgnoredScope(types=EXACT["onnx" if name else "openvino"], validate=False)  # nets have some of them
+    preset = nncf.QuantizationPreset.MIXED  # features may lie to one side of zero
     with redirect_stdout(io.StringIO()), signal_stack_kept():  # it draws progress bars
-        return nncf.quantize(model, dataset, subset_size=len(batches))
+        return nncf.quantize(model, dataset, subset_size=len(batches), ignored_scope=exact, preset=preset)

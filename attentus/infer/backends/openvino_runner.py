@@ -14,7 +14,7 @@ import torch
 
 from attentus.infer.backends import kept
 from attentus.infer.backends.converted import FinalOutput, filled, on_processor
-from attentus.infer.backends.int8 import quantise
+from attentus.infer.backends.int8 import EXACT, quantise
 from attentus.infer.backends.intel import load
 from attentus.infer.backends.signal_stack import signal_stack_kept
 from attentus.infer.processor import best_precision
@@ -112,9 +112,10 @@ def fetch_int8(
 
 def cached_name(name: str, net: nn.Module, shape: tuple[int, ...]) -> str:
     """The cache's file for a backend; fp32 and bf16 share one."""
-    packages = ("openvino", "nncf") if name == "openvino-int8" else ("openvino",)
-    kind = "openvino-int8" if name == "openvino-int8" else "openvino"
-    return kept.file_name(kind, net, shape, *(f"{package} {version(package)}" for package in packages))
+    if name != "openvino-int8":
+        return kept.file_name("openvino", net, shape, f"openvino {version('openvino')}")
+    made_by = (f"{package} {version(package)}" for package in ("openvino", "nncf"))
+    return kept.file_name("openvino-int8", net, shape, *made_by, f"exact {EXACT}")
 
 
 def missing(name: str) -> str:
