@@ -19,8 +19,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from attentus import losses, metrics, nets
+    from attentus.cascade import Cascade, fit_cascade, load
     from attentus.data import Dataset
-    from attentus.infer import Ensemble, Model, load
+    from attentus.infer import Ensemble, Model
     from attentus.io import read, read_labels, write
     from attentus.metrics import score
     from attentus.recipes import Recipe
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
     from attentus.types import Volume
 
 __all__ = [
+    "Cascade",
     "Dataset",
     "Ensemble",
     "Model",
     "Recipe",
     "Volume",
     "fit",
+    "fit_cascade",
     "load",
     "losses",
     "metrics",
@@ -45,13 +48,15 @@ __all__ = [
 ]
 
 _HOME = {
+    "Cascade": "attentus.cascade",
     "Dataset": "attentus.data",
     "Ensemble": "attentus.infer",
     "Model": "attentus.infer",
     "Recipe": "attentus.recipes",
     "Volume": "attentus.types",
     "fit": "attentus.train",
-    "load": "attentus.infer",
+    "fit_cascade": "attentus.cascade",
+    "load": "attentus.cascade",
     "read": "attentus.io",
     "read_labels": "attentus.io",
     "score": "attentus.metrics",

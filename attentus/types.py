@@ -370,6 +370,8 @@ class Prediction:
     """Wall time from the volume in memory to the labels."""
     level: float | None = None
     """With early exit: the level of the head that answered, mean over the windows."""
+    notes: tuple[str, ...] = ()
+    """Why a person should look at it before it is used, e.g. a cascade whose first stage found nothing."""
 
 
 class Score(NamedTuple):

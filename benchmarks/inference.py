@@ -3,15 +3,17 @@
     pip install monai einops 'attentus[openvino]'                # rows whose peer is missing are left out
     pip install --no-deps nnunetv2 acvl-utils batchgenerators batchgeneratorsv2 dynamic-network-architectures
     python benchmarks/inference.py [--shape 600 512 512] [--spacing 1 0.75 0.75] [--target 1.5 1.5 1.5]
-                                   [--patch 128] [--overlap 0.5] [--threads N] [--rows NAME ...] [--model RUN] [--json]
+                                   [--patch 128] [--overlap 0.5] [--threads N] [--rows NAME ...] [--model RUN]
+                                   [--keep DIR] [--reference FILE] [--json]
 
 All sides run the same net (nnU-Net's plain 3D U-Net, 32 to 320 channels, three classes, the same weights) on the same
 scan, an enlarged phantom, with the same voxel size, window and overlap, without flips: read the NIfTI file, clip and
 normalise, resample, sliding window with Gaussian weights, bring back to the scan's grid, decide, write the labels.
 nnU-Net is its predictor with its own preprocessing and export. MONAI is LoadImage, Spacing, sliding_window_inference,
 and the way back by interpolation of its logits. Ours is `attentus predict` at each level of speed; "torch" is the
-plain reference. "fast" uses the overlap given, not its own, so that only the numbers get rougher; "fast, wide" is the
-level as users have it.
+plain reference. "fast, first of 20" is the first scan of a cohort, on which the net is converted to 8 bits; the rows
+of "fast" find it converted, as `attentus export` and cohorts leave it. "fast" uses the overlap given, not its own, so
+that only the numbers get rougher; "fast, wide" is the level as users have it.
 
 Every row is a process; peak memory is the largest resident size (VmHWM). "memory": freed memory is kept, see
 attentus.infer.processor.keep_memory. Labels are compared with those of our torch row, as Dice per structure; random
@@ -47,6 +49,7 @@ class Row:
     side: str
     speed: str = ""
     memory: bool = False
+    scans: int = 1
 
 
 ROWS = {
@@ -58,6 +61,7 @@ ROWS = {
     "ours torch memory": Row("ours", memory=True),
     "ours best": Row("ours", "best"),
     "ours balanced": Row("ours", "balanced"),
+    "ours fast, first of 20": Row("ours", "fast", scans=20),
     "ours fast": Row("ours", "fast"),
     "ours fast, wide": Row("ours", "fast, wide"),
 }
@@ -121,7 +125,7 @@ def ours(row: Row, folder: Path, out: Path, arguments: argparse.Namespace) -> st
     model = at.Model.load(model_of(folder, arguments))
     if row.speed:
         overlap = model.recipe.infer.overlap
-        model = model.at_speed(row.speed.partition(",")[0])
+        model = model.at_speed(row.speed.partition(",")[0], scans=row.scans)
         if row.speed == "fast":
             how = model.recipe.infer.model_copy(update={"overlap": overlap})
             model.recipe = model.recipe.model_copy(update={"infer": how})
@@ -249,7 +253,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     with TemporaryDirectory() as text:
         folder = Path(text)
         make(folder, arguments)
-        reference = None
+        reference = None if arguments.reference is None else at.read_labels(arguments.reference).array
         for name in sorted(arguments.rows, key=lambda n: n != "ours torch"):
             if not importlib.util.find_spec(NEEDED[ROWS[name].side]):
                 continue
@@ -258,20 +262,13 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 sys.exit(f"{name}:\n{done.stderr}")
+            print(f"{name}: {done.stdout.splitlines()[-1]}", file=sys.stderr, flush=True)
             results[name] = json.loads(done.stdout.splitlines()[-1])
             labels = at.read_labels(out).array
+            if arguments.keep:
+                at.write(at.read_labels(out), arguments.keep / out.name, overwrite=True)
             reference = labels if reference is None else reference
-            results[name]["dice"] = [
-                round(
-                    float(
-                        2
-                        * ((labels == k) & (reference == k)).sum()
-                        / max(1, (labels == k).sum() + (reference == k).sum())
-                    ),
-                    5,
-                )
-                for k in range(1, CLASSES)
-            ]
+            results[name]["dice"] = [agreement(labels == k, reference == k) for k in range(1, CLASSES)]
     return results
 
 
@@ -305,6 +302,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--model", type=Path)
+    parser.add_argument("--keep", type=Path, help="folder for the label files")
+    parser.add_argument("--reference", type=Path, help="label file of an earlier run's torch row, kept there")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -12,12 +12,13 @@ from attentus.cli.show import duration, failures, print_json, progress
 
 if TYPE_CHECKING:
     from attentus.infer.cohort import Done, Scan
-    from attentus.infer.ensemble import Ensemble
-    from attentus.infer.model import Model
+    from attentus.infer.cohort.stages import Forecaster
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a model, or of folds, which then vote.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Folder of a model, of folds, which then vote, or of a cascade.")
+    ],
     scans: Annotated[
         Path,
         typer.Argument(metavar="SCANS", help="A scan (NIfTI, NRRD, MHA, DICOM folder, picture) or a folder of them."),
@@ -59,8 +60,8 @@ def predict(
     """Segment scans. Each result lies on its scan's own grid; scans that fail are listed and do not stop the others."""
     from functools import partial
 
+    from attentus.cascade import load_at
     from attentus.infer.cohort import Crew, find_scans, predict_cohort
-    from attentus.infer.ensemble import load_at
 
     found = find_scans(scans, out, ending)
     changes = {} if early_exit is None else {"early_exit": early_exit}
@@ -84,11 +85,13 @@ def predict(
                 level = "" if result.level is None else f"  level {result.level:.1f}"
                 when = "was there" if result.repeated else duration(result.seconds)
                 print(f"{result.file}  {when}  {_volumes(result)}{level}")
+                for note in result.notes:
+                    print(f"  look at it: {note}")
     code = failures(failed)
     raise typer.Exit(2 if code and len(found) == 1 else code)
 
 
-def _forecast(model: Model | Ensemble, scans: list[Scan], *, json: bool) -> None:
+def _forecast(model: Forecaster, scans: list[Scan], *, json: bool) -> None:
     """What each scan will take, without doing it."""
     from attentus import io
 

@@ -42,12 +42,12 @@ def show(
     json: Json = False,
 ) -> None:
     """Print a recipe as it was written, or with every field."""
-    from attentus.recipes import Recipe, dump, text_of
+    from attentus.recipes import dump, load_any, text_of
 
     if json:
-        print_json(Recipe.load(recipe, override).model_dump(mode="json"))
+        print_json(load_any(recipe, override).model_dump(mode="json"))
     elif full or override:
-        print(dump(Recipe.load(recipe, override)), end="")
+        print(dump(load_any(recipe, override)), end="")
     else:
         print(text_of(recipe), end="")
 
@@ -68,15 +68,19 @@ def copy(
 
 @app.command(epilog="Example: attentus recipe check mine.yaml --set train.batch=4")
 def check(recipe: Name, override: Set = [], json: Json = False) -> None:  # noqa: B006
-    """Check a recipe: fields, values, combinations, and that its net and loss can be built.
+    """Check a recipe: fields, values, combinations, and that its net and loss can be built; of a cascade every stage.
 
     Its variants are checked, too, unless one of them is named or --set is given.
     """
     from attentus.recipes import variants
 
     found = {} if override else _full(recipe, variants(recipe))
-    rows = [_checked(recipe, override), *(_checked(name, []) for name in found)]
-    if json:
+    rows = _checked(recipe, override)
+    count = len(rows)
+    rows += [row for name in found for row in _checked(name, [])]
+    if json and count > 1:
+        print_json({"recipe": recipe, "ok": True, "stages": {row["recipe"]: row["parameters"] for row in rows[:count]}})
+    elif json:
         first, *others = rows
         also = {"variants": {row["recipe"]: row["parameters"] for row in others}} if others else {}
         print_json({"recipe": first["recipe"], "ok": True, "parameters": first["parameters"], **also})
@@ -89,14 +93,22 @@ def _full(recipe: str, variants: dict[str, str]) -> dict[str, str]:
     return {f"{recipe}@{name}": about for name, about in variants.items()}
 
 
-def _checked(source: str, override: list[str]) -> dict[str, Any]:
+def _checked(source: str, override: list[str]) -> list[dict[str, Any]]:
+    """What is known of a recipe, or of each stage of a cascade."""
     from attentus.errors import AttentusError, RecipeError
-    from attentus.recipes import Recipe
+    from attentus.recipes import CascadeRecipe, load_any
     from attentus.train.fitting import check_buildable
 
-    loaded = Recipe.load(source, override)
-    try:
-        parameters = check_buildable(loaded)
-    except AttentusError as error:
-        raise RecipeError(f"{source}: {error}") from error
-    return {"recipe": loaded.name, "net": loaded.net.name, "dims": loaded.net.dims, "parameters": parameters}
+    loaded = load_any(source, override)
+    several = isinstance(loaded, CascadeRecipe)
+    recipes = (
+        {f"{loaded.name}, stage {k}": s.recipe for k, s in loaded.stages.items()} if several else {loaded.name: loaded}
+    )
+    rows = []
+    for name, recipe in recipes.items():
+        try:
+            parameters = check_buildable(recipe)
+        except AttentusError as error:
+            raise RecipeError(f"{source}: {error}") from error
+        rows.append({"recipe": name, "net": recipe.net.name, "dims": recipe.net.dims, "parameters": parameters})
+    return rows

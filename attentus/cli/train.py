@@ -45,12 +45,22 @@ def train(
 ) -> None:
     """Train a model and evaluate it on the cases held back. The same command again continues after a stop."""
     from attentus.data import Dataset
-    from attentus.recipes import Recipe
+    from attentus.recipes import Recipe, is_cascade
 
     given = {"split.fold": fold, "start.model": source, "train.precision": precision}
     changes = [*override, *(f"{field}={value}" for field, value in given.items() if value is not None)]
-    chosen, dataset = Recipe.load(recipe, changes), Dataset.open(data)
     limits: dict[str, Any] = {"max_time": seconds(max_time), "cache": cache, "progress": progress()}
+    if is_cascade(recipe):
+        several = devices * num_nodes > 1
+        strange = {"--from": source, "--precision": precision, "--seeds": seeds, "--rehearse": rehearse or None}
+        strange |= {"--devices": several or None}
+        _refuse([name for name, value in strange.items() if value is not None], recipe)
+        chosen_folds = folds if fold is None else str(fold)
+        _train_cascade(
+            recipe, override, data, out, chosen_folds, {**limits, "workers": workers, "cluster": cluster}, json=json
+        )
+        return
+    chosen, dataset = Recipe.load(recipe, changes), Dataset.open(data)
     if rehearse:
         _rehearse(chosen, dataset, limits, json=json)
     elif out is None:
@@ -102,6 +112,42 @@ def _train_many(
     elif done.runs:
         show_scores(done.scores, f"{recipe.name}, {len(done.runs)} runs, {len(done.scores.cases)} cases held back")
         print(f"models: {', '.join(map(str, done.runs.values()))}\ntable: {out / 'card.md'}")
+    raise typer.Exit(failures({**done.failures, **done.scores.failures}))
+
+
+def _refuse(given: list[str], recipe: str) -> None:
+    """Options that speak of a single training."""
+    if given:
+        raise BadInput(
+            f"'{recipe}' is a cascade of several trainings, to which {', '.join(given)} cannot be applied.\n"
+            "  Change its stages with --set stages.NAME.FIELD=VALUE, or train a stage's recipe on its own."
+        )
+
+
+def _train_cascade(
+    recipe: str,
+    override: list[str],
+    data: Path,
+    out: Path | None,
+    folds: str | None,
+    how: dict[str, Any],
+    *,
+    json: bool,
+) -> None:
+    from attentus.cascade import fit_cascade
+    from attentus.data import Dataset
+    from attentus.recipes import load_cascade
+
+    if out is None:
+        raise BadInput("Say where the cascade goes: -o RUN.")
+    plan, dataset = load_cascade(recipe, override), Dataset.open(data)
+    chosen = None if folds in {None, "all"} else integers(folds, "--folds")
+    done = fit_cascade(plan, dataset, out, folds=chosen, **how)
+    if json:
+        print_json({"model": str(out), "recipe": plan.name, "dice": _dice(done.scores), "failures": done.failures})
+    else:
+        show_scores(done.scores, f"{plan.name}, all stages, on {len(done.scores.cases)} cases held back")
+        print(f"model: {out}\nstages: {out / 'card.md'}\nreport: attentus report {out}")
     raise typer.Exit(failures({**done.failures, **done.scores.failures}))
 
 

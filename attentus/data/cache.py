@@ -16,7 +16,7 @@ from uuid import uuid4
 import numpy as np
 
 from attentus import io
-from attentus.data.resolve import class_table, to_classes
+from attentus.data.resolve import class_table, context, to_classes
 from attentus.errors import AttentusError, BadInput
 from attentus.io.atomic import unwritable
 from attentus.progress import Progress, Silent, track
@@ -62,7 +62,10 @@ class CachedCase:
 
     @property
     def points(self) -> NDArray[np.int32]:
-        """(n, 4) class, z, y, x of voxels of structures, a sample of at most `POINTS_PER_CLASS` of each."""
+        """(n, 4) class, z, y, x of voxels, a sample of at most `POINTS_PER_CLASS` of each.
+
+        Of structures, and of labels that only say where patches lie, see `resolve.context`.
+        """
         return _load(self.folder / "points.npy")
 
 
@@ -103,6 +106,7 @@ def fingerprint(case: Case, recipe: Recipe, names: dict[str, int]) -> str:
         "regions": recipe.regions,
         "ignore": recipe.ignore,
         "names": names,
+        **({"context": list(context(recipe))} if context(recipe) else {}),
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for path in (*case.images, *([case.label] if case.label else [])):
@@ -127,17 +131,24 @@ def _prepared(case: Case, dataset: Dataset, recipe: Recipe, table: NDArray[np.in
 
 def _compute(
     case: Case, recipe: Recipe, table: NDArray[np.int16], names: dict[str, int]
-) -> tuple[Prepared, NDArray[np.uint8]]:
+) -> tuple[Prepared, NDArray[np.uint8], NDArray[np.int32]]:
+    """A prepared image, its class numbers, and places for patches."""
     image = io.read_case(case)
     if image.channels != len(recipe.channels):
         raise BadInput(f"{case.images[0]}: has {image.channels} channel(s), the dataset names {list(recipe.channels)}")
     labels = io.read_labels(case.label)  # type: ignore[arg-type]
     image.grid.require_match(labels.grid, case.id)
     prepared = prepare(image, recipe.prepare)
-    return prepared, prepare_labels(to_classes(labels.array[0], table, names), prepared)
+    classes = prepare_labels(to_classes(labels.array[0], table, names), prepared)
+    places = [_points(classes)]
+    for name, (number,) in context(recipe).items():
+        found = _points(prepare_labels((labels.array[0] == names[name]).astype(np.uint8), prepared))
+        found[:, 0] = number
+        places.append(found)
+    return prepared, classes, np.concatenate(places)
 
 
-def _write(place: Path, case: Case, prepared: Prepared, labels: NDArray[np.uint8]) -> None:
+def _write(place: Path, case: Case, prepared: Prepared, labels: NDArray[np.uint8], points: NDArray[np.int32]) -> None:
     """Write a case under a temporary name and move it: an interrupted run leaves nothing half done."""
     place.parent.mkdir(parents=True, exist_ok=True)
     temporary = place.with_name(f".{uuid4().hex[:8]}.part")
@@ -145,7 +156,7 @@ def _write(place: Path, case: Case, prepared: Prepared, labels: NDArray[np.uint8
         temporary.mkdir()
         np.save(temporary / "image.npy", prepared.array)
         np.save(temporary / "labels.npy", labels)
-        np.save(temporary / "points.npy", _points(labels))
+        np.save(temporary / "points.npy", points)
         outside = [float(channel.min()) for channel in prepared.array]
         facts = {"case": case.id, "grid": asdict(prepared.grid), "outside": outside}
         (temporary / "case.json").write_text(json.dumps(facts), encoding="utf-8")

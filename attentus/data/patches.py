@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -60,6 +60,7 @@ class PatchSampler:
         patch: (z, y, x) voxels in the middle of what is cut that the net gets to see, where augmentation needs more;
             None takes `size`. The patch stays inside the scan, what is cut around it need not, so that augmentation
             keeps no border from being seen.
+        context: numbers of labels that are no structures but in which patches may be centred; see `resolve.context`.
     """
 
     cases: Sequence[CachedCase]
@@ -70,6 +71,7 @@ class PatchSampler:
     how: Sampling
     members: Mapping[str, tuple[int, ...]]
     patch: tuple[int, int, int] | None = None
+    context: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self._pool:
@@ -126,7 +128,7 @@ class PatchSampler:
                 found = present[int(rng.integers(len(present)))]
                 return found[int(rng.integers(len(found))), 1:].tolist(), self.how.jitter
         elif self.how.within:
-            numbers = {n for name in self.how.within for n in self.members[name]}
+            numbers = {n for name in self.how.within for n in {**self.members, **self.context}[name]}
             numbers -= {n for name in self.how.structures for n in self.members[name]}
             found = _of(points, tuple(numbers))
             if len(found):

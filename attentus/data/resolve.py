@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from attentus.data.dataset import Dataset
 
+CONTEXT = 1000
+"""First number for labels that only say where patches lie."""
 SAMPLE = 10_000
 """Voxels per scan from which the statistics of a dataset are taken."""
 
@@ -39,6 +41,10 @@ def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
             "  Set channels to the dataset's (or 'all'); a case's images must hold exactly these, in this order."
         )
     structures = _structures(recipe, dataset.labels)
+    for name in set(recipe.sampling.within) - {structure.name for structure in structures}:
+        if name not in dataset.labels:
+            known = did_you_mean(name, dataset.labels)
+            raise RecipeError(f"sampling.within: neither a structure nor a label of the dataset is '{name}'.{known}")
     ready = {
         "spacing": _spacing(recipe, dataset),
         "intensity": _intensity(recipe, dataset, {part for structure in structures for part in structure.parts}),
@@ -58,6 +64,16 @@ def members(recipe: Recipe) -> dict[str, tuple[int, ...]]:
     each = {structure.name: structure.parts or (structure.name,) for structure in recipe.labels}
     parts = list(dict.fromkeys(part for own in each.values() for part in own))
     return {name: tuple(1 + parts.index(part) for part in own) for name, own in each.items()}
+
+
+def context(recipe: Recipe) -> dict[str, tuple[int, ...]]:
+    """Numbers of labels that are not segmented, but in which patches may be centred (`sampling.within`).
+
+    They are beyond all class numbers: the voxels are remembered as places, not as classes.
+    """
+    mine = {structure.name for structure in recipe.labels}
+    others = dict.fromkeys(name for name in recipe.sampling.within if name not in mine)
+    return {name: (CONTEXT + number,) for number, name in enumerate(others)}
 
 
 def region_table(recipe: Recipe) -> NDArray[np.bool_] | None:

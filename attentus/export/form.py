@@ -84,7 +84,7 @@ def convert(model: Model, to: To, calibration: Iterable[NDArray[np.float32]] | N
     cache = model.folder / "compiled" if model.folder else None
     if to == "openvino":
         if calibration is None:
-            parts = openvino_runner.fetch_fp32(model.net, shape, cache)
+            parts = openvino_runner.fetch(model.net, shape, cache, exact=True)
         else:
             parts = openvino_runner.fetch_int8(model.net, shape, cache, calibration, fresh=True)
         runner: Runner = openvino_runner.from_parts("openvino", parts, shape[0])

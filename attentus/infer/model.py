@@ -110,6 +110,11 @@ class Model:
         """How this model walks over a scan."""
         return window_of(self.recipe)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the net lies."""
+        return next(self.net.parameters()).device
+
     def predict(
         self,
         scan: Volume | Case | str | PathLike[str],

@@ -30,6 +30,15 @@ def keep_memory() -> bool:
     return all(libc.mallopt(option, value) == 1 for option, value in never)
 
 
+def release_memory() -> None:
+    """Hand freed memory back once, whatever `keep_memory` said: after work that took more than what follows.
+
+    With other C libraries than glibc nothing happens.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def best_precision(device: torch.device | str) -> Literal["bf16", "fp32"]:
     """bf16 where the device computes in it: GPUs since Ampere, processors with AVX512-BF16 or AMX; fp32 elsewhere."""
     kind = torch.device(device).type

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from attentus.data.patches import window as cut
 from attentus.errors import UnknownName
 from attentus.infer import backends
-from attentus.infer.backends.int8 import CALIBRATION_WINDOWS
+from attentus.infer.backends.int8 import windows_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,7 +109,8 @@ class Engine:
     def _samples(self, scan: Preparation, how: Window) -> Iterator[NDArray[np.float32]]:
         """Windows of the scan at hand, evenly spread, that hold more than what lies outside."""
         starts = how.starts(scan.grid.shape)
-        step = max(1, len(starts) // (2 * CALIBRATION_WINDOWS))
+        count = windows_for((how.batch, 1, *how.size[-self.dims :]))
+        step = max(1, len(starts) // (2 * count))
         depth = scan.grid.shape[0]
 
         def windows() -> Iterator[NDArray[np.float32]]:
@@ -119,4 +120,4 @@ class Engine:
                 if any(float(channel.max()) > low for channel, low in zip(one, scan.outside, strict=True)):
                     yield one[:, 0] if self.dims == 2 else one
 
-        return islice(windows(), CALIBRATION_WINDOWS)
+        return islice(windows(), count)

@@ -1,5 +1,15 @@
 """Recipes: typed, complete descriptions of a result, one YAML file each. Needs no torch."""
 
+from attentus.recipes.cascade import (
+    Box,
+    CascadeRecipe,
+    Stage,
+    answer_recipe,
+    build_cascade,
+    is_cascade,
+    load_any,
+    load_cascade,
+)
 from attentus.recipes.load import build, differences, dump, load, shipped, text_of, variants
 from attentus.recipes.schema import (
     Augment,
@@ -18,6 +28,8 @@ from attentus.recipes.schema import (
 
 __all__ = [
     "Augment",
+    "Box",
+    "CascadeRecipe",
     "Clean",
     "Infer",
     "Intensity",
@@ -26,13 +38,19 @@ __all__ = [
     "Sampling",
     "Schedule",
     "Split",
+    "Stage",
     "Start",
     "Structure",
     "Train",
+    "answer_recipe",
     "build",
+    "build_cascade",
     "differences",
     "dump",
+    "is_cascade",
     "load",
+    "load_any",
+    "load_cascade",
     "shipped",
     "text_of",
     "variants",

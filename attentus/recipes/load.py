@@ -62,10 +62,21 @@ def text_of(source: str | Path) -> str:
 
 def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """See `Recipe.load`."""
-    tree = _merged(_read(source))
+    tree = tree_of(source)
+    if "stages" in tree:
+        raise RecipeError(f"{source}: is a cascade of several recipes; here one recipe with a net is needed.")
     for override in overrides:
-        _set(tree, override)
+        assign(tree, override)
     return _validate(tree, str(source))
+
+
+def tree_of(source: str | Path) -> Tree:
+    """Nested fields of a recipe or a variant, as written; not checked.
+
+    Raises:
+        RecipeError: no such recipe or variant, or malformed YAML.
+    """
+    return _merged(_read(source))
 
 
 def build(tree: dict[str, Any], where: str) -> Recipe:
@@ -77,13 +88,13 @@ def build(tree: dict[str, Any], where: str) -> Recipe:
     return _validate({key: value for key, value in tree.items() if key != "variants"}, where)
 
 
-def dump(recipe: Recipe) -> str:
+def dump(recipe: BaseModel) -> str:
     """A recipe as YAML with every field written out; loads to an equal recipe."""
     return _write(recipe.model_dump(mode="json"))
 
 
-def differences(old: Recipe, new: Recipe) -> list[str]:
-    """Fields in which two recipes differ, as "train.batch: 2 -> 4"."""
+def differences(old: BaseModel, new: BaseModel) -> list[str]:
+    """Fields in which two recipes, or cascades, differ, as "train.batch: 2 -> 4"."""
     return _differences(old.model_dump(), new.model_dump(), "")
 
 
@@ -146,17 +157,17 @@ def _merged(written: _Written) -> Tree:
         known = did_you_mean(written.variant, found)
         raise RecipeError(f"The recipe '{written.where}' has no variant '{written.variant}'.{known}")
     changes = found[written.variant]
-    return {**_merge(tree, changes), "name": changes.get("name", f"{tree.get('name')}@{written.variant}")}
+    return {**merge(tree, changes), "name": changes.get("name", f"{tree.get('name')}@{written.variant}")}
 
 
-def _merge(base: Tree, changes: Tree) -> Tree:
+def merge(base: Tree, changes: Tree) -> Tree:
     """Changes over a base, mapping by mapping. Another net or loss starts without the options of the first."""
     merged = dict(base)
     if "name" in base and "options" in base and changes.get("name", base["name"]) != base["name"]:
         del merged["options"]
     for key, value in changes.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict) and key not in REPLACED
-        merged[key] = _merge(merged[key], value) if both else value
+        merged[key] = merge(merged[key], value) if both else value
     return merged
 
 
@@ -168,7 +179,7 @@ def _validate(tree: Tree, where: str) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        lines = "\n".join(f"  {_explain(detail)}" for detail in error.errors())
+        lines = "\n".join(f"  {explain(detail)}" for detail in error.errors())
         raise RecipeError(f"{where}: the recipe has {error.error_count()} problem(s).\n{lines}") from None
 
 
@@ -182,7 +193,7 @@ def _headline(text: str) -> str:
     return next((line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#")), "")
 
 
-def _set(tree: dict[str, Any], override: str) -> None:
+def assign(tree: dict[str, Any], override: str) -> None:
     """Apply "a.b=value" to nested dicts; the value is read as YAML."""
     path, equals, value = override.partition("=")
     if not equals:
@@ -200,11 +211,12 @@ def _set(tree: dict[str, Any], override: str) -> None:
         raise RecipeError(f"'{override}': the value is not valid YAML ({error}).") from None
 
 
-def _explain(detail: ErrorDetails) -> str:
+def explain(detail: ErrorDetails, whole: type[BaseModel] = Recipe) -> str:
+    """One complaint of pydantic about a recipe, in words."""
     path = [str(part) for part in detail["loc"]]
     where = ".".join(path) or "recipe"
     if detail["type"] == "extra_forbidden":
-        return f"{where}: there is no such field.{did_you_mean(path[-1], _fields(detail['loc'][:-1]))}"
+        return f"{where}: there is no such field.{did_you_mean(path[-1], _fields(detail['loc'][:-1], whole))}"
     if detail["type"] == "missing":
         return f"{where}: is required."
     message = detail["msg"].removeprefix("Value error, ")
@@ -212,9 +224,8 @@ def _explain(detail: ErrorDetails) -> str:
     return f"{where}: {message[0].lower()}{message[1:]}{given}"
 
 
-def _fields(path: tuple[int | str, ...]) -> list[str]:
+def _fields(path: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
     """Names of the fields that exist where a path of an error points."""
-    model: type[BaseModel] = Recipe
     for part in path:
         if isinstance(part, str) and part in model.model_fields:
             inner = model.model_fields[part].annotation

@@ -214,7 +214,8 @@ class Sampling(Section):
     jitter: Share = 0.5
     """How far that voxel may lie off the patch's middle, as a share of half the patch."""
     within: tuple[str, ...] = ()
-    """Structures in which the other patches are centred, e.g. [liver] to see tumours' surroundings; empty: anywhere."""
+    """Structures, or other labels of the dataset, in which the other patches are centred, e.g. [liver] to see tumours'
+    surroundings; empty: anywhere."""
     cases: Literal["uniform", "balanced"] = "uniform"
     """How a patch's case is chosen: all alike, or a structure first, so that structures few cases have are not rare."""
     only_with: tuple[str, ...] = ()
@@ -441,7 +442,7 @@ class Recipe(Section):
         if self.sampling.empty_slices < 1 and not slices:
             raise ValueError("sampling.empty_slices is about slices: it needs net.dims 2")
         names = [structure.name for structure in self.labels]
-        for field in ("structures", "within", "only_with"):
+        for field in ("structures", "only_with"):
             strange = set(getattr(self.sampling, field)) - set(names)
             if names and strange:
                 raise ValueError(f"sampling.{field}: {', '.join(sorted(strange))} is not among labels")

@@ -89,9 +89,10 @@ def _page(run: Run, progress: Progress) -> str:
         cases=cases,
         curves=_curves(run),
         cohort=_cohort(run),
+        stages=_stages(run),
         left_out=_discreet(run, run.data.get("left out", {})),
         failed=_discreet(run, {} if run.scores is None else run.scores.failures),
-        yaml=run.discreet((run.folder / "recipe.yaml").read_text(encoding="utf-8")),
+        yaml=run.discreet(run.file.read_text(encoding="utf-8")),
         colour=colour,
     )
 
@@ -166,8 +167,8 @@ def _cohort(run: Run) -> dict[str, str]:
         return {}
     return {
         "Dataset": str(data.get("dataset", "")),
-        "Trained on": _count(len(data.get("train", {})), "case"),
-        "Held back": f"{_count(len(data.get('validation', {})), 'case')} ({_dealt(split)})",
+        **({"Trained on": _count(len(data["train"]), "case")} if data.get("train") else {}),
+        "Held back": f"{_count(len(data.get('validation', {})), 'case')} ({_dealt(split, data.get('folds'))})",
         **({"Tested on": _count(len(data["test"]), "case")} if data.get("test") else {}),
         "Left out": _count(len(data.get("left out", {})), "case"),
         "Channels": ", ".join(run.recipe.channels),
@@ -176,8 +177,15 @@ def _cohort(run: Run) -> dict[str, str]:
     }
 
 
-def _dealt(split: Split) -> str:
+def _stages(run: Run) -> dict[str, str]:
+    """What the card of a cascade says of its stages, for a list."""
+    return {name: run.discreet(text) for name, text in run.card.items()} if run.is_cascade else {}
+
+
+def _dealt(split: Split, folds: Mapping[str, Any] | None = None) -> str:
     """How cases came to be on their side."""
+    if folds and len(folds) > 1:
+        return f"each from one of {len(folds)} folds"
     if split.file:
         return f"entry {split.fold} of {split.file.name}"
     if split.sizes:

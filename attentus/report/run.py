@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attentus.errors import BadFile
 from attentus.metrics.summary import from_json
-from attentus.recipes import Recipe
+from attentus.recipes import Recipe, answer_recipe, load_cascade
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+CASCADE = "cascade.yaml"
 _PLACE = re.compile(r"(?<![\w/\\.<])(?:/|[A-Za-z]:[\\/])(?:[^\s/\\:'\"<>|]+[\\/])+(?=[^\s/\\])")
 """The folders of an absolute path, POSIX or Windows, up to its last part."""
 
@@ -55,9 +56,7 @@ class Run:
 
         if not folder.is_dir():
             raise BadFile(folder, "does not exist or is no folder", "Name the folder that `attentus train` wrote.")
-        if not (folder / "recipe.yaml").is_file():
-            raise BadFile(folder, "holds no run (no recipe.yaml)", "Name the folder that `attentus train` wrote.")
-        recipe = Recipe.load(folder / "recipe.yaml")
+        recipe = _recipe_of(_file_of(folder))
         gaps: list[str] = []
         log = [line for line in read_log(folder / "metrics.jsonl") if isinstance(line, dict)]
         steps = tuple(line for line in log if line.get("kind") == "step")
@@ -68,6 +67,16 @@ class Run:
         card = dict(re.findall(r"^- ([^:\n]+): (.+)$", _text(folder / "card.md"), re.MULTILINE))
         gaps = [*_unfinished(recipe, steps, folder), *gaps]
         return cls(folder, recipe, data, steps, validations, scores, environment, card, tuple(gaps))
+
+    @property
+    def file(self) -> Path:
+        """What was trained: the recipe, or the cascade."""
+        return _file_of(self.folder)
+
+    @property
+    def is_cascade(self) -> bool:
+        """Whether several stages make up the result."""
+        return self.file.name == CASCADE
 
     @property
     def structures(self) -> list[str]:
@@ -85,6 +94,23 @@ class Run:
             if len(place) > 1:
                 text = text.replace(place, Path(place).name)
         return _PLACE.sub("", text)
+
+
+def _file_of(folder: Path) -> Path:
+    """recipe.yaml or cascade.yaml, whichever the folder holds.
+
+    Raises:
+        BadFile: it holds neither.
+    """
+    for name in (CASCADE, "recipe.yaml"):
+        if (folder / name).is_file():
+            return folder / name
+    raise BadFile(folder, "holds no run (no recipe.yaml)", "Name the folder that `attentus train` wrote.")
+
+
+def _recipe_of(file: Path) -> Recipe:
+    """The recipe of a run; of a cascade, what it takes and finds as one."""
+    return answer_recipe(load_cascade(file)) if file.name == CASCADE else Recipe.load(file)
 
 
 def _load(file: Path, parse: Callable[[str], T], gaps: list[str]) -> T | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -21,26 +21,53 @@ from attentus.types import IGNORE, Score, Scores, Volume
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
     from numpy.typing import NDArray
 
     from attentus.data.dataset import Dataset
-    from attentus.infer.model import Model
     from attentus.recipes import Recipe
-    from attentus.types import Case
+    from attentus.types import Case, Prediction
 
 
-def evaluate(model: Model, dataset: Dataset, folder: Path, progress: Progress | None = None) -> Scores:
+class Judged(Protocol):
+    """A model, or several that answer as one."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """Names channels and labels."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    def predict(self, scan: Case) -> Prediction:
+        """Segment one scan."""
+
+
+def evaluate(model: Judged, dataset: Dataset, folder: Path, progress: Progress | None = None) -> Scores:
+    """Predict and score every case of a dataset, and write scores.json and scores.csv; see `judge`."""
+    scores, timing = judge(model, dataset, folder, progress)
+    write_scores(folder, scores, model.recipe, timing=timing)
+    return scores
+
+
+def judge(
+    model: Judged, dataset: Dataset, folder: Path, progress: Progress | None = None
+) -> tuple[Scores, dict[str, Any]]:
     """Predict and score every case of a dataset.
 
-    Writes `validation/CASE.nii.gz`, scores.json and scores.csv into the folder; a case that fails is listed in the
-    scores and does not stop the others. scores.json also tells how long each case took from the scan's file to the
-    label file (reading, preparing, all windows, writing), and on what hardware.
+    Writes `validation/CASE.nii.gz` into the folder; a case that fails is listed in the scores and does not stop the
+    others.
 
     Args:
         model: whose labels the dataset has, by name.
         dataset: labelled cases the model has not seen.
         folder: where the results go.
         progress: shows the cases.
+
+    Returns:
+        Scores; and how long each case took from the scan's file to the label file (reading, preparing, all windows,
+        writing), and on what hardware.
     """
     how = PRESETS["default"]
     rows: list[Score] = []
@@ -58,10 +85,8 @@ def evaluate(model: Model, dataset: Dataset, folder: Path, progress: Progress | 
             rows += score_volumes(case.id, found, truth, values_in(model.recipe), how)
         except AttentusError as error:
             failures[case.id] = str(error)
-    scores = Scores(tuple(rows), how.describe(), failures)
-    timing = {"hardware": [hardware(next(model.net.parameters()).device)], "seconds": seconds}
-    write_scores(folder, scores, model.recipe, timing=timing)
-    return scores
+    timing = {"hardware": [hardware(model.device)], "seconds": seconds}
+    return Scores(tuple(rows), how.describe(), failures), timing
 
 
 def write_scores(folder: Path, scores: Scores, recipe: Recipe, **facts: Any) -> None:
@@ -95,7 +120,7 @@ def ignored(case: Case, dataset: Dataset, recipe: Recipe) -> NDArray[np.bool_]:
 
 def write_card(folder: Path, recipe: Recipe, scores: Scores | None, facts: dict[str, str]) -> None:
     """Write card.md and environment.json: what the model is, how it was made, how well it does, what it is not."""
-    judged = "Not scored." if scores is None else _table(scores)
+    judged = "Not scored." if scores is None else table(scores)
     structures = ", ".join(f"{structure.name} ({structure.value})" for structure in recipe.labels)
     lines = [
         f"# {recipe.name}",
@@ -119,7 +144,8 @@ def write_card(folder: Path, recipe: Recipe, scores: Scores | None, facts: dict[
     write_text(folder / "environment.json", json.dumps(environment(), indent=1))
 
 
-def _table(scores: Scores) -> str:
+def table(scores: Scores) -> str:
+    """Dice, HD95 and ASSD of every structure as a Markdown table."""
     lines = ["| structure | metric | mean | SD | 95 % CI | median | n |", "|---|---|---|---|---|---|---|"]
     for s in summarise(scores):
         if s.metric in ("dice", "hd95_mm", "assd_mm"):

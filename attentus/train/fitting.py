@@ -12,7 +12,7 @@ import torch
 from attentus import losses, nets
 from attentus.data.cache import CachedCase, prepare_cases
 from attentus.data.patches import PatchSampler
-from attentus.data.resolve import members, region_table, resolve
+from attentus.data.resolve import context, members, region_table, resolve
 from attentus.errors import BadFile, BadInput, RecipeError
 from attentus.infer.early_exit import check_early_exit
 from attentus.infer.model import WEIGHTS, Model, create_net, recipe_of, window_of
@@ -199,7 +199,9 @@ def _sampler(recipe: Recipe, cases: list[CachedCase]) -> PatchSampler:
     source = augment.source_size(patch, recipe.augment, cases[0].grid.spacing[-dims:])
     z, y, x = source if dims == 3 else (1, *source)
     own = window_of(recipe).size
-    return PatchSampler(cases, (z, y, x), dims, recipe.train.batch, recipe.seed, how, members(recipe), own)
+    return PatchSampler(
+        cases, (z, y, x), dims, recipe.train.batch, recipe.seed, how, members(recipe), own, context(recipe)
+    )
 
 
 def supervised_loss(recipe: Recipe, net: nn.Module) -> losses.DeepSupervision:

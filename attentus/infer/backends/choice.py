@@ -9,6 +9,7 @@ import numpy as np
 
 from attentus.infer import backends
 from attentus.infer.backends import int8, openvino_runner
+from attentus.infer.processor import release_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +27,7 @@ ON_PROCESSOR: dict[Precision, tuple[str, ...]] = {
     "bf16": ("openvino-bf16", "torch-bf16", "openvino"),
     "int8": ("openvino-int8", "openvino-bf16", "torch-bf16", "openvino"),
 }
-"""What may replace torch when numbers may be no rougher than these; the first that can be had is tried."""
+"""What may replace torch when numbers may be no rougher than these."""
 ON_GPU: dict[Precision, tuple[str, ...]] = {
     "fp32": (),
     "bf16": ("torch-cuda-graph", "torch-bf16"),
@@ -36,8 +37,8 @@ GAIN = {"openvino": 1.2, "openvino-bf16": 2.0, "openvino-int8": 3.5, "torch-bf16
 """How many times faster than torch in fp32 a backend is at least expected to be; it is tried if that would pay."""
 SET_UP_S = 5.0
 """Seconds that converting and compiling take besides passes over windows."""
-PASSES = {"openvino": 2, "openvino-bf16": 2, "openvino-int8": 3 * int8.CALIBRATION_WINDOWS}
-"""Passes in torch that converting costs as much as."""
+PASSES = 2.0
+"""Passes in torch that converting costs as much as; quantising as many as three times its windows on top."""
 MARGIN = 2.0
 """How many times the expected cost must be won back, because both are guesses."""
 
@@ -54,9 +55,9 @@ def choose(
 ) -> Runner:
     """The backend that finishes a job first, setting it up included.
 
-    torch runs one batch; if another backend promises to win back its cost on the rest of the job it is set up and
-    timed, too, and the faster of both stays. A converted network in the cache costs next to nothing, so that even
-    short jobs use it.
+    torch runs one batch; of the backends that promise to win back their cost on the rest of the job, the one that
+    promises to end first is set up and timed, too, and the faster of both stays. A converted network in the cache costs
+    next to nothing, so that even short jobs use it.
 
     Args:
         net: see `create`, as for the others.
@@ -68,38 +69,55 @@ def choose(
         calibration: as for `create`; without any, int8 is taken from the cache or not at all.
     """
     plain = backends.create("torch", net, shape, threads=threads)
-    name = _candidate(net, shape, precision, cache, calibration)
-    if name is None:
-        return plain
-    ready = _is_ready(name, net, shape, cache)
+    listed = _candidates(net, shape, precision, cache, calibration)
     batches = -(-windows // shape[0])
-    if batches < (2 if ready else 4):
+    if not listed or batches < 2:
         return plain
     seconds = _clock(plain, shape)
-    cost = 1.0 if ready else SET_UP_S + PASSES.get(name, 3) * seconds
-    if (batches - 1) * seconds * (1 - 1 / GAIN[name]) < MARGIN * cost:
+    name = _worth(listed, shape, seconds, batches - 1)
+    if name is None:
         return plain
+    release_memory()
     other = backends.create(name, net, shape, cache=cache, threads=threads, calibration=calibration)
+    release_memory()  # conversion runs the net in torch, too
     other(np.zeros(shape, np.float32))  # the first pass also fetches memory
     return other if _clock(other, shape) < seconds else plain
 
 
-def _candidate(
+def _candidates(
     net: nn.Module,
     shape: tuple[int, ...],
     precision: Precision,
     cache: Path | None,
     calibration: Iterable[NDArray[np.float32]],
-) -> str | None:
-    """The most promising backend that can be had here."""
+) -> dict[str, bool]:
+    """The backends that can be had here, and whether each is converted already."""
     on_gpu = next(net.parameters()).device.type == "cuda"
-    listed = [name for name in (ON_GPU if on_gpu else ON_PROCESSOR)[precision] if not backends.missing(name)]
+    names = [name for name in (ON_GPU if on_gpu else ON_PROCESSOR)[precision] if not backends.missing(name)]
+    listed = {name: _is_ready(name, net, shape, cache) for name in names}
     flat = len(shape) == 4 and "openvino-bf16" in listed  # on slices, bf16 is as fast as int8, and closer
-    if "openvino-int8" in listed and (
-        flat or (calibration == () and not _is_ready("openvino-int8", net, shape, cache))
-    ):
-        listed.remove("openvino-int8")
-    return listed[0] if listed else None
+    if "openvino-int8" in listed and (flat or (calibration == () and not listed["openvino-int8"])):
+        del listed["openvino-int8"]
+    return listed
+
+
+def _worth(listed: dict[str, bool], shape: tuple[int, ...], seconds: float, batches: int) -> str | None:
+    """The backend that promises to end first; None if none wins back its cost, with a margin.
+
+    Args:
+        listed: see `_candidates`.
+        shape: of a batch.
+        seconds: that torch takes for a batch.
+        batches: still to do.
+    """
+    ends: dict[str, float] = {}
+    for name, ready in listed.items():
+        passes = PASSES + (3 * int8.windows_for(shape) / shape[0] if name == "openvino-int8" else 0)
+        cost = 1.0 if ready else SET_UP_S + passes * seconds
+        rest = batches * seconds / GAIN[name]
+        if batches * seconds - rest >= MARGIN * cost:
+            ends[name] = cost + rest
+    return min(ends, key=lambda name: ends[name], default=None)
 
 
 def _is_ready(name: str, net: nn.Module, shape: tuple[int, ...], cache: Path | None) -> bool:

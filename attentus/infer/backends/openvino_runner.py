@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from attentus.infer.backends import kept
-from attentus.infer.backends.converted import FinalOutput, filled, on_processor
+from attentus.infer.backends.converted import FinalOutput, blockwise, filled, on_processor, sums_maps
 from attentus.infer.backends.int8 import EXACT, quantise
 from attentus.infer.backends.intel import load
 from attentus.infer.backends.signal_stack import signal_stack_kept
@@ -62,7 +62,10 @@ def create(
         MissingExtra: OpenVINO, or for int8 NNCF, is not installed.
         BadInput: int8 is not in the cache and there are no windows to calibrate with.
     """
-    parts = fetch_int8(net, shape, cache, calibration) if name == "openvino-int8" else fetch_fp32(net, shape, cache)
+    if name == "openvino-int8":
+        parts = fetch_int8(net, shape, cache, calibration)
+    else:
+        parts = fetch(net, shape, cache, exact=name == "openvino")
     return from_parts(name, parts, shape[0], threads)
 
 
@@ -77,14 +80,22 @@ def from_parts(name: str, parts: kept.Parts, batch: int, threads: int | None = N
     return OpenVinoRunner(name, load().Core().compile_model(_read(parts), "CPU", how), batch)
 
 
-def fetch_fp32(net: nn.Module, shape: tuple[int, ...], cache: Path | None) -> kept.Parts:
+def fetch(net: nn.Module, shape: tuple[int, ...], cache: Path | None, *, exact: bool) -> kept.Parts:
     """The net as OpenVINO's model.xml and model.bin, from the cache if it is there.
+
+    Args:
+        net: see `create`, as the others.
+        shape: of a batch.
+        cache: folder for it.
+        exact: for fp32, see `BlockwiseNorm`; with rougher numbers that would be lost.
 
     Raises:
         MissingExtra: OpenVINO is not installed.
     """
     load()
-    return kept.fetch(cache, cached_name("openvino", net, shape), lambda: _parts(_convert(net, shape)))
+    exact = exact and any(map(sums_maps, net.modules()))
+    name = cached_name("openvino" if exact else "openvino-bf16", net, shape)
+    return kept.fetch(cache, name, lambda: _parts(_convert(blockwise(net) if exact else net, shape)))
 
 
 def fetch_int8(
@@ -105,15 +116,16 @@ def fetch_int8(
     return kept.fetch(
         cache,
         cached_name("openvino-int8", net, shape),
-        lambda: _parts(quantise(_read(fetch_fp32(net, shape, cache)), shape, calibration)),
+        lambda: _parts(quantise(_read(fetch(net, shape, cache, exact=False)), shape, calibration)),
         fresh=fresh,
     )
 
 
 def cached_name(name: str, net: nn.Module, shape: tuple[int, ...]) -> str:
-    """The cache's file for a backend; fp32 and bf16 share one."""
+    """The cache's file for a backend; fp32 and bf16 share one unless fp32 takes its sums otherwise."""
     if name != "openvino-int8":
-        return kept.file_name("openvino", net, shape, f"openvino {version('openvino')}")
+        kind = "openvino-fp32" if name == "openvino" and any(map(sums_maps, net.modules())) else "openvino"
+        return kept.file_name(kind, net, shape, f"openvino {version('openvino')}")
     made_by = (f"{package} {version(package)}" for package in ("openvino", "nncf"))
     return kept.file_name("openvino-int8", net, shape, *made_by, f"exact {EXACT}")
 

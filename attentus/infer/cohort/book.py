@@ -56,7 +56,8 @@ class Book:
                 return None
             facts = {key: entry[key] for key in ("seconds", "volumes_ml", "removed_ml", "added_ml", "level")}
             others = tuple(file for file in files if file != scan.result)
-            return Done(scan.result, **facts, repeated=True, others=others)
+            notes = tuple(entry.get("notes", ()))
+            return Done(scan.result, **facts, repeated=True, others=others, notes=notes)
         except (KeyError, TypeError, AttributeError, OSError):
             return None  # it was not finished, its files are gone, or somebody wrote the entry by hand
 

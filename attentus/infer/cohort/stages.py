@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from attentus.infer.cohort.scans import Scan
+    from attentus.infer.forecast import Forecast
     from attentus.progress import Progress
     from attentus.recipes import Recipe
     from attentus.types import Prediction, Volume
@@ -48,6 +49,13 @@ class Segmenter(Protocol):
         progress: Progress | None = None,
     ) -> Prediction:
         """Segment one scan."""
+
+
+class Forecaster(Protocol):
+    """A model that says what a scan will take."""
+
+    def forecast(self, scan: Volume) -> Forecast:
+        """Time and memory."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,8 @@ class Done:
     """It was there already, from an earlier command."""
     others: tuple[Path, ...] = ()
     """Files beside the labels: probabilities, attention."""
+    notes: tuple[str, ...] = ()
+    """See `Prediction.notes`."""
 
     def facts(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -124,6 +134,7 @@ def store(order: Order, prediction: Prediction) -> Done:
         *(order.scan.result, prediction.seconds, volumes_ml(prediction), *changes),
         level=prediction.level,
         others=tuple(others),
+        notes=prediction.notes,
     )
 
 

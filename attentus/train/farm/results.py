@@ -30,7 +30,7 @@ def conclude(
     texts = {name: (folder / "scores.json").read_text(encoding="utf-8") for name, folder in runs.items()}
     each = {name: from_json(text) for name, text in texts.items()}
     scores = join(each)
-    timing = _join_timing({name: json.loads(text).get("timing", {}) for name, text in texts.items()}, each)
+    timing = join_timing({name: json.loads(text).get("timing", {}) for name, text in texts.items()}, each)
     write_text(out / "scores.json", to_json(scores, model=recipe.name, runs=list(runs), timing=timing))
     write_text(out / "scores.csv", to_csv(scores))
     seeds: dict[int, dict[str, Scores]] = {}
@@ -76,7 +76,7 @@ def _case_names(scores: Mapping[str, Scores]) -> dict[tuple[str, str], str]:
     }
 
 
-def _join_timing(timings: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Scores]) -> dict[str, Any]:
+def join_timing(timings: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Scores]) -> dict[str, Any]:
     """Times of several runs as one; runs of earlier versions have none."""
     known_as = _case_names(scores)
     machines = dict.fromkeys(name for timing in timings.values() for name in timing.get("hardware", ()))
