@@ -84,13 +84,16 @@ def test_commands_work(page, here, capsys):
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "yaml")], ids=lambda p: p.stem)
-def test_yaml_blocks_are_what_they_claim(page):
+def test_yaml_blocks_are_what_they_claim(page, tmp_path):
     from attentus.data.layouts.pairs import Manifest
-    from attentus.recipes import build
+    from attentus.recipes import build, load_cascade
 
     for block in blocks(page, "yaml"):
         tree = yaml.safe_load(block)
-        if "net" in tree:
+        if "stages" in tree:
+            (tmp_path / "cascade.yaml").write_text(block, encoding="utf-8")
+            load_cascade(tmp_path / "cascade.yaml")
+        elif "net" in tree:
             build(tree, str(page))
         else:
             Manifest.model_validate(tree)

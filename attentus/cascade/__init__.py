@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from attentus.cascade.assembly import assemble
 from attentus.cascade.model import Cascade, is_cascade, load, load_at
 
 if TYPE_CHECKING:
     from attentus.cascade.fitting import CascadeRun, fit_cascade
 
-__all__ = ["Cascade", "CascadeRun", "fit_cascade", "is_cascade", "load", "load_at"]
+__all__ = ["Cascade", "CascadeRun", "assemble", "fit_cascade", "is_cascade", "load", "load_at"]
 
 
 def __getattr__(name: str) -> Any:

@@ -115,7 +115,7 @@ def cuts_of(folder: Path, stage: str) -> dict[str, Cut]:
         return {}
     stored: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["cases"]
     return {
-        case: Cut(tuple(facts["start"]), tuple(facts["stop"]), facts["origin"], facts["recall"])  # type: ignore[arg-type]
+        case: Cut(tuple(facts["start"]), tuple(facts["stop"]), facts["origin"], facts["recall"])
         for case, facts in stored.items()
     }
 

@@ -100,10 +100,10 @@ def _checked(source: str, override: list[str]) -> list[dict[str, Any]]:
     from attentus.train.fitting import check_buildable
 
     loaded = load_any(source, override)
-    several = isinstance(loaded, CascadeRecipe)
-    recipes = (
-        {f"{loaded.name}, stage {k}": s.recipe for k, s in loaded.stages.items()} if several else {loaded.name: loaded}
-    )
+    if isinstance(loaded, CascadeRecipe):
+        recipes = {f"{loaded.name}, stage {name}": stage.recipe for name, stage in loaded.stages.items()}
+    else:
+        recipes = {loaded.name: loaded}
     rows = []
     for name, recipe in recipes.items():
         try:

@@ -202,6 +202,8 @@ def recipe_of(folder: Path) -> Recipe:
         BadFile: not a model folder.
         RecipeError: the recipe is from a version this one cannot read.
     """
+    if (folder / "cascade.yaml").is_file():
+        raise BadFile(folder, "is a cascade of several models", "Name one of them, e.g. stages/NAME/fold0.")
     if not (folder / "recipe.yaml").is_file():
         raise BadFile(folder, "is no model folder (it has no recipe.yaml)", "Name the folder that training wrote.")
     return Recipe.load(folder / "recipe.yaml")

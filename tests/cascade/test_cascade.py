@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import attentus as at
 from attentus import io
+from attentus.cascade import assemble
 from attentus.cascade.boxes import Region, bounds, widened
 from attentus.cascade.model import Cascade, Found
 from attentus.cascade.views import cuts_of
@@ -388,3 +389,24 @@ def test_half_a_cascade_is_no_model(data, tmp_path):
         at.load(tmp_path)
     with pytest.raises(BadInput):
         at.fit_cascade(plan(split={"folds": 50}), data, tmp_path / "y")
+
+
+def test_models_trained_on_their_own_become_a_cascade(trained, data, tmp_path):
+    first, second = trained.folder / "stages" / "first", trained.folder / "stages" / "second" / "fold0"
+    stages = {
+        "first": {"model": first},
+        "second": {"model": second, "box": {"around": "first.thing", "margin": 2}, "inside": "first.thing"},
+    }
+    answer = {"thing": "first.thing", "shell": "second.shell"}
+    made = assemble(stages, answer, tmp_path / "made")
+    assert made.names == {"thing": 1, "shell": 2}
+    original = at.load(trained.folder)
+    original.models["second"] = at.Model.load(second)
+    case = data.cases[1]
+    assert np.array_equal(made.predict(case).labels.array, original.predict(case).labels.array)
+    with pytest.raises(BadFile, match="is not empty"):
+        assemble(stages, answer, tmp_path / "made")
+    with pytest.raises(BadInput, match="the same integer"):
+        assemble(stages, answer, tmp_path / "other", values={"thing": 1, "shell": 1})
+    with pytest.raises(BadFile, match="is a cascade of several models"):
+        at.Model.load(tmp_path / "made")

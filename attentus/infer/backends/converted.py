@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ def _mean(x: Tensor) -> Tensor:
     return pool(x, block).mean(tuple(range(2, x.ndim)), keepdim=True)
 
 
-def sums_maps(module: nn.Module) -> bool:
+def sums_maps(module: nn.Module) -> TypeGuard[nn.InstanceNorm2d | nn.InstanceNorm3d]:
     """Whether a layer is an instance normalisation that takes its statistics from what it sees."""
     return isinstance(module, nn.InstanceNorm2d | nn.InstanceNorm3d) and not module.track_running_stats
 

@@ -1,7 +1,7 @@
 """Scans spread over Dask workers, each of which loads the model once.
 
-A worker holds one scan at a time. When it dies, Dask hands its scan to another; a scan under which several die in a row
-is listed as failed.
+A worker holds one scan at a time. When it dies, Dask hands its scan to another; a scan under which several die is
+listed as failed. Dask also suspects what waited there, so every worker notes which scan it begins: only that counts.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from attentus.progress import Progress
 
 LOST = "the connection to the cluster was lost; run the command again with --resume"
+DEADLY = 2
+"""A scan is given up when so many workers began it and Dask, which tries a few times more, lost the last one."""
 DIED = "several workers in a row died while they were at it: too little memory?"
 
 
@@ -70,6 +72,8 @@ class Piece:
     fingerprint: str
     """Of the model that `load` gives."""
     token: Path
+    begun: Path
+    """Gets a stroke whenever a worker begins."""
     threads: Mapping[str, int]
 
 
@@ -97,10 +101,18 @@ def spread(
             book.open()
         with holding_token(place) as token:
             threads = examine(client, token)
-            fixed = wanted, crew.load, model.fingerprint, token, threads
-            pieces = [(order, Piece(_absolute(order), *fixed)) for order in orders]
-            for order, outcome in _watch(pieces, client, progress):
-                yield order.scan, _entered(order, outcome, books)
+            fixed = wanted, crew.load, model.fingerprint, token
+            notes = [token.with_suffix(f".{number}.begun") for number in range(len(orders))]
+            pieces = [
+                (order, Piece(_absolute(order), *fixed, begun, threads))
+                for order, begun in zip(orders, notes, strict=True)
+            ]
+            try:
+                for order, outcome in _watch(pieces, client, progress):
+                    yield order.scan, _entered(order, outcome, books)
+            finally:
+                for begun in notes:
+                    begun.unlink(missing_ok=True)
     sweep([order.scan.result for order in orders])
 
 
@@ -125,7 +137,7 @@ def _watch(
     Dask would take all at once; but where a worker dies, it suspects everything that waited there, too.
     """
     waiting = deque(pieces)
-    running: dict[Any, Order] = {}
+    running: dict[Any, tuple[Order, Piece]] = {}
     told = False
     try:
         while waiting or running:
@@ -136,10 +148,14 @@ def _watch(
             while waiting and len(running) < workers:
                 order, piece = waiting.popleft()
                 name = f"{order.scan.name}-{uuid4().hex[:8]}"
-                running[client.submit(work, piece, key=name, pure=False)] = order
+                running[client.submit(work, piece, key=name, pure=False)] = order, piece
             time.sleep(LOOK / 10)
             for future in [future for future in running if future.done()]:
-                yield running.pop(future), _outcome(future)
+                order, piece = running.pop(future)
+                if _innocent(future, piece):
+                    waiting.append((order, piece))
+                else:
+                    yield order, _outcome(future)
     finally:
         if running:
             pieces[0][1].token.unlink(missing_ok=True)
@@ -158,12 +174,21 @@ def _outcome(future: Any) -> Done | str:
     return DIED if died(error) else in_words(error)
 
 
+def _innocent(future: Any, piece: Piece) -> bool:
+    """Whether a scan was given up because of workers that died while they were at others."""
+    if future.status != "error" or not died(future.exception()):
+        return False
+    return not piece.begun.is_file() or len(piece.begun.read_text(encoding="utf-8")) < DEADLY
+
+
 def work(piece: Piece) -> Done | str:
     """Do one scan, in whatever process this is; why it failed, if it did."""
     leash = Leash(piece.token, Silent())
     try:
         limit_threads(piece.threads, socket.gethostname())
         leash.look()
+        with piece.begun.open("a", encoding="utf-8") as note:
+            note.write("|")
         model = _model(piece)
         volume = fetch(piece.order.scan, model.recipe)
         return store(piece.order, model.predict(volume, **vars(piece.wanted), progress=leash))
