@@ -10,9 +10,11 @@ radiologist looks at it. `Volume.source` remembers how the file stored it, and `
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field, replace
 from itertools import permutations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -20,7 +22,6 @@ from attentus.errors import BadInput, GridMismatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -334,13 +335,63 @@ class Volume:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Some of the labels of a case, and what its values become."""
+
+    path: Path
+    """A label file, a DICOM series of a mask, or a folder of picture slices."""
+    values: tuple[tuple[int, int, int], ...] = ()
+    """(lowest, highest, label): values in a range become a label, others background. Empty: values are labels."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is read."""
+        if not self.path.is_dir():
+            return (self.path,)
+        return tuple(sorted(p for p in self.path.rglob("*") if p.is_file() and not p.name.startswith(".")))
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """Labels that are not one file of labels: masks one by one, grey codes, slices that do not say where they lie."""
+
+    parts: tuple[Part, ...]
+    """Painted one over another, the last on top."""
+    drawn_on: Path | None = None
+    """The DICOM series to whose slices those of the parts belong, one by one; None where the parts say themselves
+    where they lie in the patient."""
+    order: Literal["name", "number"] = "name"
+    """Of the slices of that series: by file name, as a person sorts (2 before 10), or by InstanceNumber."""
+
+    @property
+    def path(self) -> Path:
+        """The file, or the folder that holds all parts; for messages."""
+        first, *others = (part.path for part in self.parts)
+        return Path(os.path.commonpath([first, *others])) if others else first
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is read of the labels themselves."""
+        return tuple(file for part in self.parts for file in part.files)
+
+    def absolute(self) -> Annotation:
+        """The same with paths that mean the same everywhere."""
+        parts = tuple(replace(part, path=part.path.absolute()) for part in self.parts)
+        return replace(self, parts=parts, drawn_on=self.drawn_on and self.drawn_on.absolute())
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True)
 class Case:
     """One examination: files, not voxels. `attentus.io.read` and `read_labels` turn them into volumes."""
 
     id: str
     images: tuple[Path, ...]
     """One file or DICOM folder with all channels, or one per channel in the order of `Dataset.channels`."""
-    label: Path | None = None
+    label: Path | Annotation | None = None
+    """What `attentus.io.read_labels` reads."""
     subject: str = ""
     """Who was scanned: cases of one subject never part in a split. Defaults to the id."""
 

@@ -85,7 +85,7 @@ def test_commands_work(page, here, capsys):
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "yaml")], ids=lambda p: p.stem)
 def test_yaml_blocks_are_what_they_claim(page, tmp_path):
-    from attentus.data.layouts.pairs import Manifest
+    from attentus.data.layouts.manifest import Manifest
     from attentus.recipes import build, load_cascade
 
     for block in blocks(page, "yaml"):

@@ -68,7 +68,7 @@ def train(
     elif folds or seeds or cluster:
         if devices * num_nodes > 1:
             raise BadInput("Several runs take one device each: give --devices or --folds and --seeds, not both.")
-        parts = _folds(chosen, folds), integers(seeds, "--seeds")
+        parts = _folds(chosen, dataset, folds), integers(seeds, "--seeds")
         _train_many(chosen, dataset, out, parts, {**limits, "workers": workers, "cluster": cluster}, json=json)
     elif workers:
         raise BadInput("--workers spreads several runs: give --folds or --seeds, too.")
@@ -151,11 +151,11 @@ def _train_cascade(
     raise typer.Exit(failures({**done.failures, **done.scores.failures}))
 
 
-def _folds(recipe: Recipe, text: str | None) -> list[int] | None:
+def _folds(recipe: Recipe, dataset: Dataset, text: str | None) -> list[int] | None:
     if text == "all":
         from attentus.train.farm import every_fold
 
-        return list(every_fold(recipe))
+        return list(every_fold(recipe, dataset))
     return integers(text, "--folds")
 
 

@@ -10,6 +10,7 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -21,11 +22,9 @@ from attentus.errors import AttentusError, BadInput
 from attentus.io.atomic import unwritable
 from attentus.progress import Progress, Silent, track
 from attentus.transforms.prepare import Prepared, prepare, prepare_labels
-from attentus.types import IGNORE, Grid
+from attentus.types import IGNORE, Annotation, Grid
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from attentus.data.dataset import Dataset
@@ -108,8 +107,12 @@ def fingerprint(case: Case, recipe: Recipe, names: dict[str, int]) -> str:
         "names": names,
         **({"context": list(context(recipe))} if context(recipe) else {}),
     }
+    labels: tuple[Path, ...] = (case.label,) if isinstance(case.label, Path) else ()
+    if isinstance(case.label, Annotation):
+        labels = case.label.files
+        facts["annotation"] = [case.label.order, [(str(part.path.name), part.values) for part in case.label.parts]]
     digest.update(json.dumps(facts, sort_keys=True).encode())
-    for path in (*case.images, *([case.label] if case.label else [])):
+    for path in (*case.images, *labels):
         for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
             with file.open("rb") as stream:
                 while block := stream.read(1 << 22):

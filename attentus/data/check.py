@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from attentus.data.dataset import Dataset
     from attentus.progress import Progress
-    from attentus.types import Case, Volume
+    from attentus.types import Annotation, Case, Volume
 
 RARE = 4
 """How often the most common label must occur before a label that occurs once counts as odd."""
@@ -62,14 +62,14 @@ class _Seen:
     """Fingerprints of the voxels met so far, by what they belong to."""
 
     def __init__(self) -> None:
-        self._cases: dict[tuple[str, str], list[tuple[Case, Path]]] = defaultdict(list)
-        self._labels: dict[int, list[tuple[Case, Path]]] = defaultdict(list)
+        self._cases: dict[tuple[str, str], list[tuple[Case, Path | Annotation]]] = defaultdict(list)
+        self._labels: dict[int, list[tuple[Case, Path | Annotation]]] = defaultdict(list)
 
-    def add(self, role: str, case: Case, path: Path, array: NDArray[np.generic]) -> None:
+    def add(self, role: str, case: Case, path: Path | Annotation, array: NDArray[np.generic]) -> None:
         digest = blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16).hexdigest()
         self._cases[role, f"{array.shape}{digest}"].append((case, path))
 
-    def add_labels(self, case: Case, path: Path, values: list[int]) -> None:
+    def add_labels(self, case: Case, path: Path | Annotation, values: list[int]) -> None:
         for value in filter(None, values):
             self._labels[value].append((case, path))
 
@@ -156,7 +156,7 @@ def _check_image(case: Case, image: Volume, channels: int | None) -> Iterator[Fi
             )
 
 
-def _check_labels(case: Case, path: Path, labels: Volume, known: dict[int, str]) -> Iterator[Finding]:
+def _check_labels(case: Case, path: Path | Annotation, labels: Volume, known: dict[int, str]) -> Iterator[Finding]:
     values, counts = np.unique(labels.array, return_counts=True)
     if not values.any():
         yield Finding(
@@ -187,7 +187,7 @@ def _check_labels(case: Case, path: Path, labels: Volume, known: dict[int, str])
         )
 
 
-def _finding(case: Case, path: Path | None, error: AttentusError) -> Finding:
+def _finding(case: Case, path: Path | Annotation | None, error: AttentusError) -> Finding:
     if isinstance(error, BadFile):
         return Finding("error", case.id, error.path, error.problem, error.fix)
     if isinstance(error, GridMismatch):

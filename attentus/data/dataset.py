@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from attentus.data.check import Finding
+    from attentus.data.layouts.found import Sides
     from attentus.progress import Progress
     from attentus.recipes import Split
     from attentus.types import Case
@@ -31,28 +32,46 @@ class Dataset:
     name: str
     root: Path
     layout: str
-    """How the folder is arranged: "msd" or "pairs"."""
+    """How the folder is arranged: a name in `attentus.data.layouts.LAYOUTS`."""
     cases: tuple[Case, ...]
     declared_channels: tuple[str, ...] | None = None
     """Names of the image channels in file order, as the dataset says; None when it says nothing."""
     declared_labels: Mapping[str, int] | None = None
     """Label name to stored integer, as the dataset says; None when it says nothing."""
+    regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names that stand for several labels, as the whole tumour does, or for one that others call so."""
+    ignore: tuple[str, ...] = ()
+    """Labels of voxels that nobody annotated; they neither train nor count."""
+    splits: tuple[Sides, ...] = ()
+    """Splits that come with the dataset, one per fold: {"train": ids, "val": ids, and perhaps "test": ids}."""
 
     @classmethod
-    def open(cls, folder: str | PathLike[str]) -> Dataset:
-        """Open a dataset: MSD layout (dataset.json), image/label pairs, or a manifest that describes pairs.
+    def open(cls, folder: str | PathLike[str], layout: str | None = None) -> Dataset:
+        """Open a dataset: a folder in a known layout, a list of cases, or a manifest. No voxels are read.
 
         Args:
-            folder: the folder, or a YAML manifest (see docs/how-to/data.md).
+            folder: the folder, a list (.csv, .tsv, .json), or a YAML manifest (see docs/how-to/data.md).
+            layout: how it is arranged, e.g. "chaos-ct"; None finds out.
 
         Raises:
-            BadFile: missing, or of no known layout; the message says what was looked for.
+            BadFile: missing, incomplete, of no known layout, or of several; the message says what was looked for.
+            UnknownName: no such layout.
         """
         path = Path(folder)
         if not path.exists():
             raise BadFile(path, "does not exist", "Check the path and its spelling.")
-        found = recognise(path)
-        return cls(found.name, found.root, found.layout, found.cases, found.channels, found.labels)
+        found = recognise(path, layout)
+        return cls(
+            found.name,
+            found.root,
+            found.layout,
+            found.cases,
+            found.channels,
+            found.labels,
+            found.regions,
+            found.ignore,
+            found.splits,
+        )
 
     @cached_property
     def labels(self) -> Mapping[str, int]:
@@ -132,7 +151,7 @@ class Dataset:
         Raises:
             BadInput, BadFile: see `splits.part`.
         """
-        train, validation, test = (self.subset(ids) for ids in part(self.labelled, how))
+        train, validation, test = (self.subset(ids) for ids in part(self.labelled, how, self.splits))
         return train, validation, test
 
     def check(self, progress: Progress | None = None) -> list[Finding]:

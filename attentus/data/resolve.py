@@ -40,7 +40,8 @@ def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
             f"channels: the recipe wants {list(channels)}, the dataset has {list(dataset.channels)}.\n"
             "  Set channels to the dataset's (or 'all'); a case's images must hold exactly these, in this order."
         )
-    structures = _structures(recipe, dataset.labels)
+    recipe = recipe.model_copy(update={"ignore": recipe.ignore or dataset.ignore})
+    structures = _structures(recipe, dataset.labels, dataset.regions)
     for name in set(recipe.sampling.within) - {structure.name for structure in structures}:
         if name not in dataset.labels:
             known = did_you_mean(name, dataset.labels)
@@ -125,23 +126,35 @@ def to_classes(labels: NDArray[np.integer], table: NDArray[np.int16], names: Map
     return classes
 
 
-def _structures(recipe: Recipe, stored: Mapping[str, int]) -> tuple[Structure, ...]:
+def _structures(
+    recipe: Recipe, stored: Mapping[str, int], regions: Mapping[str, tuple[str, ...]]
+) -> tuple[Structure, ...]:
     if not stored:
         raise RecipeError("labels: the dataset has no label but background, so there is nothing to learn.")
     known = [name for name in stored if name not in recipe.ignore]
-    wanted = [s if s.parts else s.model_copy(update={"parts": (s.name,)}) for s in recipe.labels] or [
-        Structure(name=name, parts=(name,)) for name in known
-    ]
+    wanted = [
+        s.model_copy(update={"parts": _labels_in(s.parts or (s.name,), stored, regions)}) for s in recipe.labels
+    ] or [Structure(name=name, parts=(name,)) for name in known]
     for field, names in (("ignore", recipe.ignore), *(("labels", s.parts) for s in wanted)):
         for name in names:
             if name not in stored:
-                raise RecipeError(f"{field}: the dataset has no label '{name}'.{did_you_mean(name, stored)}")
+                raise RecipeError(
+                    f"{field}: the dataset has no label '{name}'.{did_you_mean(name, [*stored, *regions])}"
+                )
             if field == "labels" and name in recipe.ignore:
                 raise RecipeError(f"labels: '{name}' is to be ignored, too (ignore); take it out of one of them.")
     (_check_nested if recipe.regions else _check_apart)(wanted)
     if len({part for structure in wanted for part in structure.parts}) >= IGNORE:
         raise RecipeError(f"labels: at most {IGNORE - 1} labels can be told apart in one training; leave some out.")
     return tuple(s.model_copy(update={"value": _value(wanted, k, stored)}) for k, s in enumerate(wanted))
+
+
+def _labels_in(
+    parts: Sequence[str], stored: Mapping[str, int], regions: Mapping[str, tuple[str, ...]]
+) -> tuple[str, ...]:
+    """Parts with regions of the dataset replaced by the labels they stand for; a label is never a region."""
+    named = [(part,) if part in stored else regions.get(part, (part,)) for part in parts]
+    return tuple(dict.fromkeys(label for labels in named for label in labels))
 
 
 def _check_apart(structures: Sequence[Structure]) -> None:

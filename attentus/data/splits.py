@@ -10,7 +10,7 @@ import yaml
 from attentus.errors import BadFile, BadInput, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from attentus.recipes import Split
@@ -26,19 +26,28 @@ class Parts(NamedTuple):
     """Empty where the split has no third part."""
 
 
-def part(cases: Sequence[Case], how: Split) -> Parts:
+def part(cases: Sequence[Case], how: Split, given: Sequence[Mapping[str, Any]] = ()) -> Parts:
     """Split cases as a recipe says.
 
     Args:
         cases: labelled cases.
         how: the recipe's `split` section.
+        given: splits that come with the dataset.
 
     Raises:
-        BadInput: fewer subjects than parts, or a file that names unknown cases or one case twice.
+        BadInput: fewer subjects than parts, a split that names unknown cases or one case twice, or a dataset without
+            splits where its own are wanted.
         BadFile: the file cannot be read or is no list of splits.
     """
     if how.file:
-        return _listed(cases, how.file, how.fold)
+        return _listed(cases, entries(how.file), how.fold, str(how.file))
+    if how.given:
+        if not given:
+            raise BadInput(
+                "The dataset comes without splits, but split.given is set. A list with a column 'split' has them, and"
+                " nnU-Net's splits_final.json in the folder of the dataset; otherwise unset split.given."
+            )
+        return _listed(cases, given, how.fold, "the splits of the dataset")
     if how.sizes:
         train, validation, *test = share_out(cases, how.sizes, how.seed)
         return Parts(train, validation, test[0] if test else [])
@@ -87,22 +96,21 @@ def share_out(cases: Sequence[Case], sizes: Sequence[float], seed: int, field: s
     return [sorted(ids) for ids in dealt]
 
 
-def _listed(cases: Sequence[Case], file: Path, number: int) -> Parts:
-    found = entries(file)
+def _listed(cases: Sequence[Case], found: Sequence[Mapping[str, Any]], number: int, what: str) -> Parts:
     if number >= len(found):
-        raise BadInput(f"{file} has {len(found)} split(s), numbered from 0; split.fold is {number}.")
+        raise BadInput(f"{what} has {len(found)} split(s), numbered from 0; split.fold is {number}.")
     entry = found[number]
     known = [case.id for case in cases]
     sides = [entry.get("train"), entry.get("val", entry.get("validation")), entry.get("test", [])]
     if any(not isinstance(side, list) for side in sides):
-        raise BadFile(file, f"entry {number} has no lists 'train' and 'val'", "Write {train: [...], val: [...]}.")
+        raise BadFile(what, f"entry {number} has no lists 'train' and 'val'", "Write {train: [...], val: [...]}.")
     seen: set[str] = set()
     for side in sides:
         for case in map(str, side):
             if case not in known:
-                raise BadInput(f"{file}: the dataset has no labelled case '{case}'.{did_you_mean(case, known)}")
+                raise BadInput(f"{what}: the dataset has no labelled case '{case}'.{did_you_mean(case, known)}")
             if case in seen:
-                raise BadInput(f"{file}: '{case}' is named twice in entry {number}; a case is on one side only.")
+                raise BadInput(f"{what}: '{case}' is named twice in entry {number}; a case is on one side only.")
             seen.add(case)
     return Parts(*[[str(case) for case in side] for side in sides])
 

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attentus.errors import BadFile, BadInput
+from attentus.io.annotation import compose
 from attentus.io.atomic import replacing
-from attentus.io.dicom import holds_dicom, read_series
+from attentus.io.dicom import holds_dicom, read_series, slices_of
 from attentus.io.dicom_seg import find_segmentations, is_segmentation, read_segment_labels
 from attentus.io.itk import read_itk, write_itk
 from attentus.io.nifti import nifti_bytes, nifti_grid, read_nifti, write_nifti
 from attentus.io.picture import read_picture, read_stack, slice_files, write_png
 from attentus.io.sniff import ending, sniff
+from attentus.types import Annotation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,12 +53,12 @@ def read(path: str | PathLike[str], *, series: str | None = None, as_stored: boo
     return volume.like(np.ascontiguousarray(volume.array, dtype=kind))
 
 
-def read_labels(path: str | PathLike[str], *, segments: Sequence[int | str] | None = None) -> Volume:
-    """Read a label map, one integer per voxel; a DICOM segmentation (SEG) becomes one, too.
+def read_labels(path: str | PathLike[str] | Annotation, *, segments: Sequence[int | str] | None = None) -> Volume:
+    """Read a label map, one integer per voxel; a DICOM segmentation (SEG) and an `Annotation` become one, too.
 
     Args:
-        path: file or folder. Of a folder that holds a SEG and the images it was drawn on, the SEG is read, on their
-            grid; a SEG alone reaches from the first slice it stores to the last.
+        path: file or folder, or the annotation of a case. Of a folder that holds a SEG and the images it was drawn on,
+            the SEG is read, on their grid; a SEG alone reaches from the first slice it stores to the last.
         segments: of a SEG, the numbers or labels of the wanted segments; None reads all.
 
     Returns:
@@ -69,6 +71,9 @@ def read_labels(path: str | PathLike[str], *, segments: Sequence[int | str] | No
         BadInput: `segments` of something else, or segments that are not there.
         MissingExtra: a SEG, and highdicom is not installed.
     """
+    if isinstance(path, Annotation):
+        volume = compose(path, _read_stored)
+        return volume.like(whole_numbers(volume.array, path.path))
     path = Path(path)
     if holds_segmentation(path):
         volume = read_segment_labels(path, segments).canonical()
@@ -131,7 +136,7 @@ def whole_numbers(array: NDArray[Any], what: str | PathLike[str] = "the array") 
 
 
 def read_grid(path: str | PathLike[str]) -> Grid:
-    """The canonical grid of an image, for NIfTI from the header alone.
+    """The canonical grid of an image, for NIfTI and DICOM from headers alone.
 
     Raises:
         BadFile: as `read`.
@@ -141,6 +146,8 @@ def read_grid(path: str | PathLike[str]) -> Grid:
         kind, compressed = sniff(path)
         if kind == "nifti":
             return nifti_grid(path, compressed=compressed).canonical()[1]
+    elif holds_dicom(path):
+        return slices_of(path)[0].canonical()[1]
     return read(path).grid
 
 
@@ -165,7 +172,9 @@ def read_case(case: Case, *, as_stored: bool = False) -> Volume:
         GridMismatch: channels in separate files lie on different grids.
     """
     if not case.images:
-        raise BadFile(case.label or case.id, f"case {case.id} has labels but no image", "Add the image or remove it.")
+        raise BadFile(
+            str(case.label or case.id), f"case {case.id} has labels but no image", "Add the image or remove it."
+        )
     volumes = [read(path, as_stored=as_stored) for path in case.images]
     for path, volume in zip(case.images[1:], volumes[1:], strict=True):
         volumes[0].grid.require_match(volume.grid, case.id, case.images[0].name, path.name)

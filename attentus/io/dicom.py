@@ -71,6 +71,8 @@ class Frame:
     """Between rows and between columns, mm."""
     slope: float
     intercept: float
+    number: int | None = None
+    """InstanceNumber of the file; None if it has none."""
 
     @property
     def normal(self) -> NDArray[np.float64]:
@@ -120,14 +122,22 @@ def read_series(path: Path, series: str | None = None) -> Volume:
         BadFile: no series, several series and none chosen, or one that is no regular volume; the message names
             the slice.
     """
-    chosen = _choose(path, [_single(path)] if path.is_file() else find_series(path), series)
-    frames = _sorted(path, chosen)
-    grid = _grid(path, chosen, frames)
+    chosen, frames, grid = _stack(path, series)
     array = np.empty((1, *grid.shape), np.float32)
     for k, frame, pixels in _pixels(frames):
         array[0, k] = pixels * np.float32(frame.slope) + np.float32(frame.intercept)
     header = {"series_uid": chosen.uid, "modality": chosen.modality}
     return Volume(array, grid, Source(grid, path, "dicom", header=header))
+
+
+def slices_of(path: Path) -> tuple[Grid, list[Frame]]:
+    """The grid of a series, as `read_series` gives it, and its slices along z; pixels are not read.
+
+    Raises:
+        BadFile: as `read_series`.
+    """
+    _, frames, grid = _stack(path, None)
+    return grid, frames
 
 
 def series_grid(folder: Path, uid: str) -> Grid | None:
@@ -200,6 +210,12 @@ def quietly(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
         return function(*arguments, **options)
 
 
+def _stack(path: Path, series: str | None) -> tuple[Series, list[Frame], Grid]:
+    chosen = _choose(path, [_single(path)] if path.is_file() else find_series(path), series)
+    frames = _sorted(path, chosen)
+    return chosen, frames, _grid(path, chosen, frames)
+
+
 def _single(file: Path) -> Series:
     header = _header(file)
     what = _NOT_IMAGES.get(str(header.get("SOPClassUID", ""))) if header is not None else "no DICOM"
@@ -270,6 +286,7 @@ def _frame(file: Path, index: int, header: Header, places: list[Header]) -> Fram
         spacing=(spacing[0], spacing[1]),
         slope=float(value("RescaleSlope", 1.0)),
         intercept=float(value("RescaleIntercept", 0.0)),
+        number=None if header.get("InstanceNumber") is None else int(header.InstanceNumber),
     )
 
 

@@ -24,12 +24,17 @@ if TYPE_CHECKING:
 def read_picture(path: Path, kind: str) -> Volume:
     """One picture as a volume of one slice, (C, 1, y, x); grey has one channel, colour three.
 
+    The pages of a TIFF are the slices of a volume.
+
     Raises:
-        BadFile: the picture is damaged.
+        BadFile: the picture is damaged, or has pages of different sizes.
     """
-    pixels = _pixels(path)
-    grid = Grid((1, *pixels.shape[1:]), (1.0, 1.0, 1.0))
-    return Volume(pixels[:, None], grid, Source(grid, path, kind))
+    pages = _pages(path)
+    if any(page.shape != pages[0].shape for page in pages):
+        raise BadFile(path, "has pages of different sizes", "Slices of one volume have one size: save one file each.")
+    array = np.stack(pages, axis=1)
+    grid = Grid(tuple(array.shape[1:]), (1.0, 1.0, 1.0))
+    return Volume(array, grid, Source(grid, path, kind))
 
 
 def read_stack(folder: Path) -> Volume:
@@ -41,15 +46,16 @@ def read_stack(folder: Path) -> Volume:
     files = slice_files(folder)
     if not files:
         raise BadFile(folder, "holds no pictures", "Name a folder with .png, .jpg, .tif or .bmp slices.")
-    slices = [_pixels(file) for file in files]
-    odd = next((i for i, s in enumerate(slices) if s.shape != slices[0].shape), None)
-    if odd is not None:
-        raise BadFile(
-            files[odd],
-            f"has shape {slices[odd].shape} (channels, y, x) where {files[0].name} has {slices[0].shape}",
-            "Slices of one volume have one size: move pictures of other volumes elsewhere.",
-        )
-    array = np.stack(slices, axis=1)
+    pages = [(file, page) for file in files for page in _pages(file)]
+    first = pages[0][1].shape
+    for file, page in pages:
+        if page.shape != first:
+            raise BadFile(
+                file,
+                f"has shape {page.shape} (channels, y, x) where {files[0].name} has {first}",
+                "Slices of one volume have one size: move pictures of other volumes elsewhere.",
+            )
+    array = np.stack([page for _, page in pages], axis=1)
     grid = Grid(tuple(array.shape[1:]), (1.0, 1.0, 1.0))
     return Volume(array, grid, Source(grid, folder, "pictures"))
 
@@ -75,21 +81,32 @@ def write_png(volume: Volume, path: Path) -> None:
 def slice_files(folder: Path) -> list[Path]:
     """The pictures in a folder, ordered by the numbers in their names (slice 2 before slice 10)."""
     files = [p for p in folder.iterdir() if ending(p) in PICTURE_ENDINGS and not p.name.startswith(".")]
-    return sorted(files, key=lambda p: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", p.name)])
+    return sorted(files, key=by_number)
 
 
-def _pixels(path: Path) -> NDArray[Any]:
-    """(C, y, x) in the file's own number type.
+def by_number(path: Path) -> list[int | str]:
+    """Key to sort file names as a person does: slice 2 before slice 10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+
+
+def _pages(path: Path) -> list[NDArray[Any]]:
+    """Of each page of a TIFF, or of the one picture any other file holds: (C, y, x) in the file's own number type.
 
     Palettes give their index, 1-bit pictures 0 and 1, RGB without colour one channel; transparency is dropped.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageSequence, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
-            array = np.asarray(image)
-    except (OSError, UnidentifiedImageError, ValueError) as error:
+            pages = [
+                np.asarray(page) for page in (ImageSequence.Iterator(image) if image.format == "TIFF" else [image])
+            ]
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
         raise BadFile(path, f"is a damaged picture ({error})", "Copy or export the picture again.") from None
+    return [_channels(page) for page in pages]
+
+
+def _channels(array: NDArray[Any]) -> NDArray[Any]:
     array = array.astype(np.uint8) if array.dtype == bool else array
     if array.ndim == 2:
         return array[None]

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from attentus.io.names import Names
+    from attentus.types import Annotation
+
+    Pairing = tuple[Path | Annotation, Path | Annotation]
 
 _LABEL_WORDS = r"segs?|segmentations?|labels?|labelmaps?|preds?|predictions?|masks?|gts?|ground_?truth|annotations?"
 _LABEL = re.compile(rf"(?:^|[._ -])({_LABEL_WORDS})$", re.IGNORECASE)
@@ -49,8 +52,8 @@ _ORGAN = re.compile(
 class Cohort:
     """The label files of many cases."""
 
-    cases: Mapping[str, Path]
-    """Case id to file, or to a folder that is one case."""
+    cases: Mapping[str, Path | Annotation]
+    """Case id to file, to a folder that is one case, or to annotations of a dataset."""
     names: Names | None = None
     """Label name to values in all of them; None looks for names in and beside the files."""
     unusable: Mapping[str, str] = field(default_factory=dict)
@@ -133,7 +136,7 @@ def find_cases(folder: Path, structures: Collection[str] = ()) -> Cohort:
     return Cohort({case: path for case, path in cases.items() if case not in unusable}, None, unusable)
 
 
-def match_cases(predictions: Cohort, references: Cohort) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
+def match_cases(predictions: Cohort, references: Cohort) -> tuple[dict[str, Pairing], dict[str, str]]:
     """Pair cases by id.
 
     Ids that find no partner are compared once more without what names the role of a file (CASE-seg, CASE_pred,

@@ -20,7 +20,7 @@ from attentus.io.names import Names, folder_names, own_names
 from attentus.io.sniff import PICTURE_ENDINGS
 from attentus.metrics.cohorts import mask_files
 from attentus.metrics.structures import Side, choose, match, plain, relabel
-from attentus.types import Grid, Volume
+from attentus.types import Annotation, Grid, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from attentus.metrics.structures import Labels, Sides, Values
 
-    Thing = NDArray[Any] | Volume | str | PathLike[str]
+    Thing = NDArray[Any] | Volume | Annotation | str | PathLike[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ def read_labelled(
     """Read the labels of one case.
 
     Args:
-        thing: label array (z, y, x) or (y, x), Volume, file, or folder that is one case.
+        thing: label array (z, y, x) or (y, x), Volume, file, folder that is one case, or annotation of a dataset.
         spacing: (z, y, x) mm; needed for arrays, possible for pictures.
         names: what its labels are called.
         only: where each structure has a file of its own, the `plain` names of those to read; None reads all.
@@ -78,6 +78,8 @@ def read_labelled(
             found = read_segmentation(path)
             return Labelled(found.volume.canonical(), Side(found.names, found.numbers))
         volume = io.read_labels(path)
+    elif isinstance(thing, Annotation):
+        volume = io.read_labels(thing)
     elif isinstance(thing, Volume):
         volume = thing.canonical()
         volume = volume.like(_small(volume.array))

@@ -311,12 +311,15 @@ class Split(Section):
     file: Path | None = None
     """Instead of folds: nnU-Net's splits_final.json, or any JSON or YAML list of {train: [ids], val: [ids]}; `fold`
     is the entry that counts. An entry may have `test`, too."""
+    given: bool = False
+    """Instead of folds: the splits that come with the dataset, as a list's column `split` or a splits_final.json in the
+    folder of an nnU-Net dataset give them; `fold` is the one that counts."""
 
     @model_validator(mode="after")
     def _fold_exists(self) -> Split:
-        if self.sizes and self.file:
-            raise ValueError("sizes and file exclude each other: choose one")
-        if not self.file and self.fold >= self.folds:
+        if sum(map(bool, (self.sizes, self.file, self.given))) > 1:
+            raise ValueError("sizes, file and given exclude each other: choose one")
+        if not self.file and not self.given and self.fold >= self.folds:
             raise ValueError(f"fold {self.fold} does not exist: {self.folds} folds are numbered 0 to {self.folds - 1}")
         if self.sizes and self.fold:
             raise ValueError("with sizes there is one split only; another split.seed gives another one")

@@ -186,6 +186,8 @@ def _dealt(split: Split, folds: Mapping[str, Any] | None = None) -> str:
     """How cases came to be on their side."""
     if folds and len(folds) > 1:
         return f"each from one of {len(folds)} folds"
+    if split.given:
+        return f"split {split.fold} of the dataset"
     if split.file:
         return f"entry {split.fold} of {split.file.name}"
     if split.sizes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from attentus.data.layouts.found import Found
+from attentus.data.layouts import glioma
+from attentus.data.layouts.description import file_of, load
+from attentus.data.layouts.found import Found, require_all
 from attentus.errors import BadFile
 from attentus.io.sniff import stem
 from attentus.types import Case
@@ -13,27 +14,28 @@ from attentus.types import Case
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from attentus.data.layouts.tree import Tree
+
 LOOKS_LIKE = "a dataset.json with 'training' and 'labels' beside imagesTr and labelsTr (Medical Segmentation Decathlon)"
 
 
-def matches(path: Path) -> bool:
+def matches(tree: Tree) -> bool:
     """Whether a folder, or a dataset.json itself, lists its cases the MSD way."""
-    file = _manifest(path)
-    return file.is_file() and "training" in _load(file)
+    return "training" in load(file_of(tree.path))
 
 
-def find(path: Path) -> Found:
+def find(tree: Tree) -> Found:
     """Read dataset.json.
 
     Raises:
-        BadFile: an entry is missing or malformed; the message names it.
+        BadFile: an entry is missing or malformed, the message names it; or imagesTr or labelsTr is not there at all.
     """
-    file = _manifest(path)
-    tree, root = _load(file), file.parent
+    file = file_of(tree.path)
+    described, root = load(file), file.parent
     try:
-        cases = tuple(_case(root, entry) for entry in tree["training"])
-        labels = {str(name): int(value) for value, name in tree["labels"].items() if int(value) != 0}
-        channels = tuple(str(tree["modality"][k]) for k in sorted(tree["modality"], key=int))
+        cases = tuple(_case(root, entry) for entry in described["training"])
+        labels = {str(name): int(value) for value, name in described["labels"].items() if int(value) != 0}
+        channels = tuple(str(described["modality"][k]) for k in sorted(described["modality"], key=int))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadFile(
             file,
@@ -41,23 +43,14 @@ def find(path: Path) -> Found:
             'It needs "modality": {"0": ...}, "labels": {"0": "background", ...} and "training": [{"image": ...,'
             ' "label": ...}].',
         ) from None
-    return Found(str(tree.get("name", root.name)), root, "msd", cases, channels, labels)
+    folders = {path.parent for case in cases for path in (*case.images, case.label)}  # type: ignore[union-attr]
+    gone = [f"there is no folder {folder.name}" for folder in sorted(folders) if not folder.is_dir()]
+    require_all(root, gone, "Unpack the archive of the task completely: dataset.json lists files in these folders.")
+    name = str(described.get("name", root.name))
+    return Found(name, root, "msd", cases, channels, labels, glioma.regions(labels))
 
 
-def _manifest(path: Path) -> Path:
-    return path / "dataset.json" if path.is_dir() else path
-
-
-def _load(file: Path) -> dict[str, Any]:
-    if file.suffix != ".json":
-        return {}
-    try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadFile(file, f"is not valid JSON ({error})", "Correct the file or restore it from the source.") from None
-    return tree if isinstance(tree, dict) else {}
-
-
-def _case(root: Path, entry: dict[str, str]) -> Case:
-    image = root / entry["image"]
-    return Case(stem(image), (image,), root / entry["label"])
+def _case(root: Path, entry: dict[str, Any]) -> Case:
+    images = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
+    files = tuple(root / image for image in images)
+    return Case(stem(files[0]), files, root / entry["label"])

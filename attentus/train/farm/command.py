@@ -104,8 +104,8 @@ def fit_many(
     return CrossRun(place, runs, conclude(place, recipe, jobs, runs, failed), {**left_out, **failed})
 
 
-def every_fold(recipe: Recipe) -> range:
-    """All folds a recipe's split has.
+def every_fold(recipe: Recipe, dataset: Dataset) -> range:
+    """All folds a recipe's split has, or the dataset's own where the recipe takes these.
 
     Raises:
         BadFile: its split file cannot be read or is no list of splits.
@@ -113,6 +113,8 @@ def every_fold(recipe: Recipe) -> range:
     how = recipe.split
     if how.sizes:
         return range(1)
+    if how.given:
+        return range(len(dataset.splits))
     if how.file is None:
         return range(how.folds)
     return range(len(entries(how.file)))
@@ -202,7 +204,7 @@ def absolute(dataset: Dataset) -> Dataset:
         replace(
             case,
             images=tuple(Path(image).absolute() for image in case.images),
-            label=None if case.label is None else Path(case.label).absolute(),
+            label=None if case.label is None else case.label.absolute(),
         )
         for case in dataset.cases
     )
