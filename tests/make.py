@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from contextlib import nullcontext
+from functools import partial
 from itertools import permutations, product
 from pathlib import Path
 
@@ -64,13 +65,17 @@ def marker_position(volume: Volume) -> np.ndarray:
     return volume.grid.world(index)
 
 
-def dicom_series(folder: Path, volume: Volume, *, slope: float = 1.0, intercept: float = 0.0, **tags) -> list[Path]:
+def dicom_series(
+    folder: Path, volume: Volume, *, slope=1.0, intercept=0.0, order=None, names="{}.dcm", **tags
+) -> list[Path]:
     """Write a volume's slices along its first axis as single-frame MR files with shuffled names and numbers.
 
-    Stored values are `(volume - intercept) / slope`; SliceThickness and InstanceNumber are wrong on purpose.
+    Stored values are `(volume - intercept) / slope`; SliceThickness and InstanceNumber are wrong on purpose. `order`
+    has the slices in the order of names and numbers; `names` takes the number, from 1, or is a function of it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    order = np.random.default_rng(1).permutation(volume.grid.shape[0])
+    order = np.random.default_rng(1).permutation(volume.grid.shape[0]) if order is None else order
+    named = names.format if isinstance(names, str) else names
     study, series, frame = generate_uid(), tags.pop("SeriesInstanceUID", generate_uid()), generate_uid()
     files = []
     for name, k in enumerate(order):
@@ -80,7 +85,7 @@ def dicom_series(folder: Path, volume: Volume, *, slope: float = 1.0, intercept:
         ds.SliceThickness = 9.0
         for tag, value in tags.items():
             setattr(ds, tag, value)
-        path = folder / f"{name + 1}.dcm"
+        path = folder / named(name + 1)
         ds.save_as(path, enforce_file_format=True)
         files.append(path)
     return files
@@ -265,3 +270,203 @@ def dicom_seg(path: Path, images: list[Path], masks: dict[str, np.ndarray], kind
     path.parent.mkdir(parents=True, exist_ok=True)
     made.save_as(path)
     return path
+
+
+def anatomy(seed: int, labels: int = 2, axes: AxisMap | None = None, channels: int = 1) -> tuple[Volume, Volume]:
+    """A scan whose values tell its labels: every voxel is 100 times its label, plus 10 per channel; and the labels."""
+    where = grid(axes, shape=(6, 9, 8))
+    drawn = np.random.default_rng(seed).integers(0, labels + 1, size=(1, *where.shape)).astype(np.uint8)
+    image = np.concatenate([100 * drawn.astype(np.int16) + 10 * k for k in range(channels)])
+    return Volume(image, where), Volume(drawn, where)
+
+
+def told(labels: np.ndarray, values=(1, 2)) -> np.ndarray:
+    """What `anatomy` shows where labels are stored as these values."""
+    return sum(100 * k * (labels == value) for k, value in enumerate(values, start=1))
+
+
+def picture(path: Path, array: np.ndarray, mode: str | None = None) -> None:
+    """Write (y, x) as PNG or TIFF; mode "1" is one bit per pixel."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(path)
+
+
+def lits(folder: Path, cases: int = 3) -> Path:
+    """LiTS: volumes and segmentations in two batches, the second nested as its archive nests it; a test volume."""
+    for k in range(cases):
+        place = folder / "Training Batch 1" if k % 2 else folder / "nas" / "LITS" / "Training Batch 2"
+        image, labels = anatomy(k, axes=ORIENTATIONS[7 * k % 48])
+        io.write(image, place / f"volume-{k}.nii")
+        io.write(labels, place / f"segmentation-{k}.nii")
+    io.write(anatomy(99)[0], folder / "test-volume-0.nii")
+    return folder
+
+
+def ircadb(folder: Path, patients: int = 2) -> Path:
+    """3D-IRCADb-01: files without endings; seven masks that overlap, two of them tumours, none in the last patient."""
+    for k in range(1, patients + 1):
+        image, labels = anatomy(k, labels=4)
+        home, drawn, some = folder / f"3Dircadb1.{k}", labels.array[0], k < patients
+        dicom_series(home / "PATIENT_DICOM", image, order=range(6), names=lambda n: f"image_{n - 1}")
+        first = np.arange(drawn.shape[2]) < 4
+        masks = {
+            "skin": drawn >= 0,
+            "liver": (drawn == 1) | (drawn == 2) | (drawn == 3),
+            "portalvein": (drawn == 3) | (drawn == 4),
+            "livertumor01": (drawn == 2) & first & some,
+            "livertumor02": (drawn == 2) & ~first & some,
+            "Gizmo2": (drawn == 4) & (k == 1),
+        }
+        for name, mask in masks.items():
+            if mask.any():
+                series = labels.like(255 * mask[None].astype(np.int16))
+                place = home / "MASKS_DICOM" / name
+                dicom_series(place, series, order=range(6), names=lambda n: f"image_{n - 1}")
+    return folder
+
+
+def chaos_ct(folder: Path, patients: int = 2) -> Path:
+    """CHAOS, CT: slices named from the head down; ground truth of one bit, numbered from 0."""
+    for k in range(1, patients + 1):
+        image, labels = anatomy(k, labels=1)
+        home, down = folder / "Train_Sets" / "CT" / str(k), range(5, -1, -1)
+        dicom_series(home / "DICOM_anon", image, order=down, names=lambda n: f"i{n - 1:04d},0000b.dcm")
+        for number, z in enumerate(down):
+            picture(home / "Ground" / f"liver_GT_{number:03d}.png", labels.array[0, z] > 0, "1")
+    return folder
+
+
+def chaos_mr(folder: Path, patients: int = 2) -> Path:
+    """CHAOS, MR: T1-DUAL numbers its files out of phase, in phase, out of phase ...; grey codes, not quite exact."""
+    codes = np.array([0, 63, 126, 189, 252], np.uint8)
+    for k in range(1, patients + 1):
+        home, order = folder / "Train_Sets" / "MR" / str(k), [2, 0, 1, 5, 4, 3]
+        for kind, step in (("T1DUAL", 2), ("T2SPIR", 1)):
+            image, labels = anatomy(10 * k + step, labels=4, channels=2)
+            phases = {"InPhase": 0, "OutPhase": 1} if kind == "T1DUAL" else {"": 0}
+            for phase, channel in phases.items():
+                series = image.like(image.array[channel : channel + 1])
+                place = home / kind / "DICOM_anon" / phase
+                dicom_series(place, series, order=order, names=partial(_chaos_name, step, channel))
+            for number, z in enumerate(order, start=1):
+                grey = codes[labels.array[0, z]] + (labels.array[0, z] > 0) * np.uint8(number % 3)
+                picture(home / kind / "Ground" / f"IMG-0004-{step * number:05d}.png", grey)
+    return folder
+
+
+def _chaos_name(step: int, channel: int, number: int) -> str:
+    return f"IMG-0004-{step * number - channel:05d}.dcm"
+
+
+def brats(folder: Path, year: int = 2020, cases: int = 3) -> Path:
+    """BraTS: channels shown by their last digit, flair 0, t1 10, t1ce 20, t2 30; enhancing tumour 4, in 2023 3."""
+    ends = ("-t2f", "-t1n", "-t1c", "-t2w") if year >= 2023 else ("_flair", "_t1", "_t1ce", "_t2")
+    for k in range(cases):
+        image, labels = anatomy(k, labels=3, channels=4, axes=ORIENTATIONS[5])
+        name = f"BraTS-GLI-{k // 2:05d}-{k % 2:03d}" if year >= 2023 else f"BraTS20_Training_{k:03d}"
+        grade = folder / name if year >= 2020 else folder / ("HGG" if k % 2 else "LGG") / name
+        for channel, end in enumerate(ends):
+            io.write(image.like(image.array[channel : channel + 1]), grade / f"{name}{end}.nii.gz")
+        stored = labels.array if year >= 2023 else np.where(labels.array == 3, 4, labels.array).astype(np.uint8)
+        seg = "W39_1998.09.19_Segm.nii.gz" if year == 2020 and k == 1 else f"{name}{ends[0][0]}seg.nii.gz"
+        io.write(labels.like(stored), grade / seg)
+    return folder
+
+
+def brats2015(folder: Path, cases: int = 2) -> Path:
+    """BraTS 2015: .mha in a folder each, named by what they show."""
+    for k in range(1, cases + 1):
+        image, labels = anatomy(k, labels=4, channels=4)
+        home = folder / "HGG" / f"brats_2013_pat{k:04d}_1"
+        for channel, end in enumerate(("Flair", "T1", "T1c", "T2")):
+            name = f"VSD.Brain.XX.O.MR_{end}.{54500 + channel}"
+            io.write(image.like(image.array[channel : channel + 1]), home / name / f"{name}.mha")
+        name = f"VSD.Brain_3more.XX.XX.OT.{54510 + k}"
+        io.write(labels, home / name / f"{name}.mha")
+    return folder
+
+
+def pancreas_ct(folder: Path, cases: int = 2) -> Path:
+    """Pancreas-CT: the images as an archive nests them, numbered from feet to head (the last from head to feet); labels
+    whose x, y, z are columns, rows and numbers of images, and whose header says otherwise."""
+    import nibabel as nib
+
+    for k in range(1, cases + 1):
+        image, labels = anatomy(k, labels=1)
+        order = range(6) if k < cases else range(5, -1, -1)
+        series = folder / "Pancreas-CT" / f"PANCREAS_{k:04d}" / "11-24-2015-Pancreas" / "Pancreas-63502"
+        dicom_series(series, image, order=order, names=lambda n: f"1-{n:03d}.dcm")
+        stored = labels.array[0, list(order)].transpose(2, 1, 0)
+        place = folder / "TCIA_pancreas_labels-02-05-2017" / f"label{k:04d}.nii.gz"
+        place.parent.mkdir(exist_ok=True)
+        nib.save(nib.Nifti1Image(stored, np.diag([*image.grid.spacing[::-1], 1.0])), place)
+    return folder
+
+
+def nnunet(folder: Path, cases: int = 4, **changes) -> Path:
+    """nnU-Net version 2, raw: two channels; `changes` go into dataset.json."""
+    for k in range(cases):
+        image, labels = anatomy(k, labels=3, channels=2, axes=ORIENTATIONS[11 * k % 48])
+        for channel in range(2):
+            part = image.like(image.array[channel : channel + 1])
+            io.write(part, folder / "imagesTr" / f"bowl_{k:02d}_{channel:04d}.nii.gz")
+        io.write(labels, folder / "labelsTr" / f"bowl_{k:02d}.nii.gz")
+    described = {
+        "channel_names": {"0": "CT", "1": "PET"},
+        "labels": {"background": 0, "rim": 1, "soup": 2, "ignore": 3},
+        "numTraining": cases,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(described | changes))
+    return folder
+
+
+def bids(folder: Path, subjects: int = 3, *, masks: bool = False) -> Path:
+    """BIDS: T1w and FLAIR, two sessions of the last subject; labels as dseg with a table, or as one mask each."""
+    (folder / "derivatives" / "manual").mkdir(parents=True)
+    (folder / "dataset_description.json").write_text('{"Name": "Made", "BIDSVersion": "1.9.0"}')
+    visits = [(f"sub-{k:02d}", "") for k in range(1, subjects)]
+    visits += [(f"sub-{subjects:02d}", f"ses-{s}") for s in (1, 2)]
+    for seed, visit in enumerate(visits):
+        image, labels = anatomy(seed, channels=2, axes=ORIENTATIONS[3])
+        anat, name = Path(*filter(None, visit), "anat"), "_".join(filter(None, visit))
+        for channel, suffix in enumerate(("FLAIR", "T1w")):
+            io.write(image.like(image.array[channel : channel + 1]), folder / anat / f"{name}_{suffix}.nii.gz")
+        drawn = folder / "derivatives" / "manual" / anat
+        if masks:
+            for value, what in enumerate(("label-cord", "desc-lesion"), start=1):
+                mask = labels.like((labels.array == value).astype(np.uint8))
+                io.write(mask, drawn / f"{name}_{what}_mask.nii.gz")
+        else:
+            io.write(labels, drawn / f"{name}_space-orig_dseg.nii.gz")
+    if not masks:
+        table = "index\tname\n0\tbackground\n1\tcord\n2\tlesion\n"
+        (folder / "derivatives" / "manual" / "dseg.tsv").write_text(table)
+    return folder
+
+
+def listed(folder: Path, cases: int = 4) -> Path:
+    """Files called anything, and a CSV that says what they are; returns the CSV."""
+    rows = ["Case;FLAIR;PET;Label;Patient;Age;Split"]
+    for k in range(cases):
+        image, labels = anatomy(k, channels=2)
+        for channel in range(2):
+            io.write(image.like(image.array[channel : channel + 1]), folder / "x" / f"{k}{channel}.nrrd")
+        io.write(labels, folder / "y" / f"truth{k}.nii.gz")
+        side = ("train", "train", "validation", "test")[k % 4]
+        rows.append(f"c{k};x/{k}0.nrrd;x/{k}1.nrrd;y/truth{k}.nii.gz;p{k // 2};{40 + k};{side}")
+    (folder / "cases.csv").write_text("\n".join(rows) + "\n", encoding="utf-8-sig")
+    return folder / "cases.csv"
+
+
+def stacks(folder: Path, cases: int = 2) -> Path:
+    """Slices as PNG without leading zeros, a folder per case; eleven of them, so that names sort wrongly as text."""
+    for k in range(cases):
+        drawn = np.random.default_rng(k).integers(0, 3, size=(11, 5, 4)).astype(np.uint8)
+        for z in range(11):
+            picture(folder / "images" / f"p{k}" / f"s{z}.png", 100 * drawn[z])
+            picture(folder / "labels" / f"p{k}" / f"s{z}.png", drawn[z])
+    return folder

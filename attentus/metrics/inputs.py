@@ -20,6 +20,7 @@ from attentus.io.names import Names, folder_names, own_names
 from attentus.io.sniff import PICTURE_ENDINGS
 from attentus.metrics.cohorts import mask_files
 from attentus.metrics.structures import Side, choose, match, plain, relabel
+from attentus.transforms.resample import labels_on
 from attentus.types import Annotation, Grid, Volume
 
 if TYPE_CHECKING:
@@ -320,24 +321,10 @@ def _is_seg(volume: Volume) -> bool:
 
 def _resampled(case: str, labels: Volume, grid: Grid) -> Volume:
     """The nearest label at every voxel of a grid, 0 outside."""
-    from scipy.ndimage import affine_transform
-
-    matrix = np.linalg.inv(labels.grid.affine) @ grid.affine  # voxel of the grid to voxel of the labels
-    reach = _corners(grid) @ matrix[:3, :3].T + matrix[:3, 3]
-    if (reach.max(axis=0) < -0.5).any() or (reach.min(axis=0) > np.array(labels.grid.shape) - 0.5).any():
+    moved = labels_on(labels, grid)
+    if moved is None:
         raise GridMismatch(
             f"{case}: prediction and reference share no place, so there is nothing to resample.\n"
             f"  reference   {grid.describe()}\n  prediction  {labels.grid.describe()}"
         )
-    turn = matrix[:3, :3]
-    straight = np.abs(turn - np.diag(np.diag(turn))).max() * max(grid.shape) < 1e-3  # a scaling alone is much quicker
-    array = affine_transform(
-        labels.array[0],
-        np.diag(turn) if straight else turn,
-        matrix[:3, 3],
-        grid.shape,
-        order=0,
-        mode="grid-constant",
-        output=labels.array.dtype,
-    )
-    return Volume(array[None], grid)
+    return moved

@@ -3,8 +3,8 @@
     BraTS20_Training_001/BraTS20_Training_001_{flair,t1,t1ce,t2,seg}.nii[.gz]    2017 to 2021
     BraTS-GLI-00000-000/BraTS-GLI-00000-000-{t2f,t1n,t1c,t2w,seg}.nii.gz         2023
 
-Until 2021 the enhancing tumour is 4, since 2023 it is 3; it has the same name in both. The last number in a name of 2023
-is a point in time: its subject is the name without it. Examinations without a segmentation (validation) are cases
+Until 2021 the enhancing tumour is 4, since 2023 it is 3; it has the same name in both. The last number in a name of
+2023 is a point in time: its subject is the name without it. Examinations without a segmentation (validation) are cases
 without labels.
 """
 

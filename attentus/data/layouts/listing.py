@@ -7,7 +7,7 @@ Columns: `case` (left out: the name of the label or image), `label`, `patient` (
 test; or the number of the fold that holds the case back), and `image`, or one column per channel. Other columns are
 passed over where their cells name no files. Paths are relative to the list. JSON is a list of such rows, or
 {"cases": [...], "name": ..., "channels": [...], "labels": {name: integer}, "regions": {name: [labels]},
-"ignore": [labels]}; an `image` there may be a list of files.
+"ignore": [labels], "splits": [{train: [...], val: [...]}, ...]}; an `image` there may be a list of files.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def find(tree: Tree) -> Found:
         {str(k): int(v) for k, v in labels.items() if int(v)} if isinstance(labels, dict) else None,
         {str(k): tuple(map(str, v)) for k, v in (described.get("regions") or {}).items()},
         tuple(map(str, described.get("ignore") or ())),
-        _splits(file, cases, rows),
+        tuple(described.get("splits") or ()) or _splits(file, cases, rows),
     )
 
 
