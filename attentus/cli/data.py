@@ -13,31 +13,68 @@ from attentus.cli.show import print_json, progress, table
 
 if TYPE_CHECKING:
     from attentus.data import Dataset, Finding
+    from attentus.data.repair import Repairs
 
-app = typer.Typer(no_args_is_help=True, help="Look at datasets, check them, make synthetic ones.")
+app = typer.Typer(no_args_is_help=True, help="Look at datasets, check and repair them, make synthetic ones.")
+
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        help="How the folder is arranged, where it can be read in several ways: msd, nnunet, lits, 3dircadb, chaos-ct,"
+        " chaos-t1dual, chaos-t2spir, chaos-mr, brats, brats2015, pancreas-ct, bids, list, stacks, pairs.",
+        metavar="NAME",
+    ),
+]
 
 
-@app.command(epilog="Example: attentus data check Task04_Hippocampus")
-def check(data: Data, json: Json = False) -> None:
+@app.command(epilog="Example: attentus data check Task04_Hippocampus --repair fixed")
+def check(
+    data: Data,
+    layout: Layout = None,
+    repair: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT",
+            help="Write what can safely be repaired to this new folder, which opens as the repaired dataset; then check"
+            " that. Originals stay as they are.",
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
     """Find what is wrong with a dataset and say what to do about it.
 
     Missing, empty, damaged files; shape or geometry mismatch; unknown or fractional labels; NaN; empty masks;
     duplicates. Nothing is changed. Exit code 1 if a case cannot be used.
+
+    With --repair: labels stored as floating point become integers; labels off the grid of their image by rounding, or
+    without a geometry, take its geometry; labels on a grid of another shape are resampled onto it. OUT holds the new
+    labels, a list of all cases, and a log of every change (repairs.md, repairs.json).
     """
     from attentus.data import Dataset
 
-    dataset = Dataset.open(data)
+    dataset = Dataset.open(data, layout)
+    repairs = _repair(dataset, repair, overwrite=overwrite) if repair else None
+    dataset = Dataset.open(repair) if repair else dataset
     findings = dataset.check(progress())
     if json:
-        print_json({**_facts(dataset), "findings": [asdict(finding) for finding in findings]})
+        done = (
+            {"repairs": {"done": [asdict(one) for one in repairs.done], "refused": repairs.refused}} if repairs else {}
+        )
+        print_json({**_facts(dataset), **done, "findings": [asdict(finding) for finding in findings]})
     else:
         _show_findings(dataset, findings)
+        if repairs:
+            print(
+                f"{len(repairs.done)} label file(s) repaired, {len(repairs.refused)} case(s) left: {repair}/repairs.md"
+            )
     raise typer.Exit(1 if any(finding.severity == "error" for finding in findings) else 0)
 
 
 @app.command(epilog="Example: attentus data show Task04_Hippocampus --picture sheet.png")
 def show(
     data: Data,
+    layout: Layout = None,
     picture: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG) of the cases here.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Cases on the contact sheet and in the table, at most.")] = 40,
     overwrite: Overwrite = False,
@@ -47,7 +84,7 @@ def show(
     from attentus.data import Dataset
     from attentus.report.sheet import contact_sheet, describe_case
 
-    dataset = Dataset.open(data)
+    dataset = Dataset.open(data, layout)
     rows = [describe_case(case, dataset) for case in list(dataset)[:limit]]
     if picture:
         contact_sheet(dataset, picture, limit=limit, overwrite=overwrite, progress=progress())
@@ -56,8 +93,11 @@ def show(
         return
     facts = _facts(dataset)
     print(f"{facts['name']}: {facts['cases']} cases, {facts['labelled']} labelled, {facts['subjects']} subjects")
+    print(f"layout:   {dataset.layout}")
     print(f"channels: {', '.join(dataset.channels)}")
     print(f"labels:   {', '.join(f'{value} {name}' for name, value in dataset.labels.items())}")
+    for name, parts in dataset.regions.items():
+        print(f"region:   {name} = {' + '.join(parts)}")
     columns = list(rows[0]) if rows else []
     table(columns, [[_cell(row[column], " to " if column == "range" else " × ") for column in columns] for row in rows])
     if len(dataset) > limit:
@@ -95,7 +135,14 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
         "labelled": len(dataset.labelled),
         "subjects": len({case.subject for case in dataset}),
         "labels": dict(dataset.labels),
+        "regions": {name: list(parts) for name, parts in dataset.regions.items()},
     }
+
+
+def _repair(dataset: Dataset, out: Path, *, overwrite: bool) -> Repairs:
+    from attentus.data.repair import repair
+
+    return repair(dataset, out, overwrite=overwrite, progress=progress())
 
 
 def _show_findings(dataset: Dataset, findings: list[Finding]) -> None:

@@ -1,12 +1,13 @@
 """Repair what can be repaired without a doubt, beside the data: nothing of the original is touched or copied.
 
-The result is a folder with a list of all cases (`cases.json`), new label files for those that were repaired, and a log of
-every change. Images and sound labels stay where they are; the list points at them.
+The result is a folder with a list of all cases (`cases.json`), new label files for those that were repaired, and a log
+of every change. Images and sound labels stay where they are; the list points at them.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,9 @@ def repair(dataset: Dataset, out: Path, *, overwrite: bool = False, progress: Pr
     labels: dict[str, str] = {}
     with replacing_folder(out, holds=LOG, overwrite=overwrite) as folder:
         for case in track(progress or Silent(), "repairing", list(dataset.cases)):
+            if not case.images:
+                refused[case.id] = "There are labels, but no image: the list leaves the case out."
+                continue
             try:
                 repaired = _repair_case(case, folder)
             except (_Unsafe, AttentusError) as error:
@@ -121,7 +125,7 @@ def _repair_case(case: Case, folder: Path) -> Repair | None:
         _Unsafe: they do not fit, and it is not sure how they should.
         AttentusError: image or labels cannot be read.
     """
-    if case.label is None or not case.images:
+    if case.label is None:
         return None
     labels = io.read_labels(case.label)
     image = io.read_case(case, as_stored=True)
@@ -135,7 +139,8 @@ def _repair_case(case: Case, folder: Path) -> Repair | None:
     changes += how
     if not changes:
         return None
-    written = Path("labels") / f"{case.id}.nii.gz"
+    name = re.sub(r"[^\w.-]", "_", case.id)
+    written = Path("labels", f"{name}.nii.gz")
     source = image.source if image.source and image.source.format == "nifti" else None
     on_image = Volume(placed, image.grid, source or image.source)
     io.write(on_image, folder / written)
@@ -160,8 +165,8 @@ def _placed(labels: Volume, image: Volume) -> tuple[np.ndarray[Any, Any], list[s
         apart = image.grid.distance_mm(labels.grid)
         if apart > NEAR_VOXELS * min(image.grid.spacing):
             raise _Unsafe(
-                f"Image and labels have one shape, but lie up to {apart:.2f} mm apart: either a header is wrong, or they"
-                " show different places. Look at them (attentus data show --picture) and correct the header."
+                f"Image and labels have one shape, but lie up to {apart:.2f} mm apart: either a header is wrong, or"
+                " they show different places. Look at them (attentus data show --picture) and correct the header."
             )
         return labels.array, [f"Up to {apart:.3f} mm off the grid of the image: the geometry of the image is taken."]
     if _lost_its_place(labels):
@@ -210,7 +215,7 @@ def _counts(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any]) -> dict[s
 def _listed(dataset: Dataset, repaired: dict[str, str]) -> dict[str, Any]:
     """The dataset as a list of cases: repaired labels, and everything else where it is."""
     rows = []
-    for case in dataset.cases:
+    for case in (c for c in dataset.cases if c.images):
         row: dict[str, Any] = {"case": case.id, "image": [str(path.resolve()) for path in case.images]}
         row |= {"patient": case.subject}
         if case.id in repaired:
