@@ -12,7 +12,9 @@ from attentus.errors import BadInput
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
-Data = Annotated[Path, typer.Argument(metavar="DATA", help="Dataset: a folder in a known layout, or a manifest.")]
+Data = Annotated[
+    Path, typer.Argument(metavar="DATA", help="Dataset: a folder in a known layout, a list of cases, or a manifest.")
+]
 Set = Annotated[
     list[str], typer.Option("--set", metavar="A.B=C", help="Change a field of the recipe, e.g. train.steps=500.")
 ]

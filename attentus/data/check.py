@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -11,6 +12,7 @@ import numpy as np
 
 from attentus import io
 from attentus.errors import AttentusError, BadFile, GridMismatch
+from attentus.io.sniff import PICTURE_ENDINGS, ending
 from attentus.progress import Silent, track
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ def check(dataset: Dataset, progress: Progress | None = None) -> list[Finding]:
     for case in track(progress or Silent(), "checking", list(dataset.cases)):
         findings += _check_case(case, _channels(dataset), known, seen)
     findings += seen.duplicates()
+    findings += _slices_apart(dataset)
     findings += [] if known else seen.rare_labels()
     rank = {"error": 0, "warning": 1, "note": 2}
     return sorted(findings, key=lambda finding: (rank[finding.severity], finding.case))
@@ -98,6 +101,25 @@ class _Seen:
                     f"has the same {role} voxels as case {first[0].id}",
                     "Remove one of them, or give both the same subject so that a split cannot part them.",
                 )
+
+
+def _slices_apart(dataset: Dataset) -> Iterator[Finding]:
+    """Pictures whose names differ in their last number only, as those of slices do, and that count as many patients."""
+    groups: dict[str, list[Case]] = defaultdict(list)
+    for case in dataset.cases:
+        if case.subject == case.id and case.images and ending(case.images[0]) in PICTURE_ENDINGS:
+            groups[re.sub(r"[^0-9A-Za-z]*\d+$", "", case.id)].append(case)
+    alike = [group for name, group in groups.items() if len(group) > 1 and re.search(r"\d", name)]
+    if alike and len(groups) > 1:
+        first, second, *_ = alike[0]
+        yield Finding(
+            "warning",
+            first.id,
+            str(first.images[0]),
+            f"{first.id} and {second.id} look like slices of one patient, and so do those of {len(alike) - 1} other(s);"
+            " they count as different patients, so that a split may part them",
+            "Say in a dataset.yaml what names the patient, e.g. subject: '^(.*)[_-]\\d+$' (docs/how-to/data.md).",
+        )
 
 
 def _channels(dataset: Dataset) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,6 +171,11 @@ def _placed(labels: Volume, image: Volume) -> tuple[np.ndarray[Any, Any], list[s
         return labels.array, [f"Up to {apart:.3f} mm off the grid of the image: the geometry of the image is taken."]
     if _lost_its_place(labels):
         raise _Unsafe("The labels have another shape than the image, and nothing says where they lie.")
+    if replace(theirs, shape=mine.shape).matches(mine):
+        raise _Unsafe(
+            f"The labels have another shape ({_size(theirs)}) than the image ({_size(mine)}), but its header: that was"
+            " copied, and where the labels begin is not known. Cut or continue them to the shape of the image."
+        )
     return _resampled(labels, image.grid)
 
 
@@ -189,6 +194,10 @@ def _resampled(labels: Volume, grid: Grid) -> tuple[np.ndarray[Any, Any], list[s
     return moved.array, [
         f"Resampled onto the image (nearest neighbour) from {labels.grid.describe()} to {grid.describe()}."
     ]
+
+
+def _size(grid: Grid) -> str:
+    return " × ".join(map(str, grid.shape))
 
 
 def _stored(volume: Volume) -> Grid:

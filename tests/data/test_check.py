@@ -157,3 +157,15 @@ def test_findings_are_plain_data(folder):
 
     (folder / "imagesTr" / "case_01.nii.gz").unlink()
     assert json.loads(json.dumps([asdict(f) for f in found(folder)]))[0]["case"] == "case_01"
+
+
+def test_slices_that_count_as_patients_are_suspected(tmp_path):
+    for name in ("a_1_4", "a_1_5", "a_2_4", "b"):
+        for side, value in (("images", 200), ("masks", 1)):
+            array = np.zeros((6, 5), np.uint8)
+            array[len(name) % 6, ord(name[-1]) % 5] = value  # no two alike
+            make.picture(tmp_path / side / f"{name}.png", array)
+    findings = [f for f in Dataset.open(tmp_path).check() if "slices of one patient" in f.problem]
+    assert [(f.case, f.severity) for f in findings] == [("a_1_4", "warning")]
+    (tmp_path / "dataset.yaml").write_text("subject: '^(.*?)(?:[_-]\\d+)?$'\n")
+    assert not [f for f in Dataset.open(tmp_path).check() if "slices of one patient" in f.problem]

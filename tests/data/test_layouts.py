@@ -15,7 +15,7 @@ from attentus.data.layouts import GENERAL, LAYOUTS
 from attentus.data.resolve import resolve
 from attentus.data.splits import part
 from attentus.errors import BadFile, BadInput, RecipeError, UnknownName
-from attentus.recipes import Split
+from attentus.recipes import Recipe, Split
 from attentus.types import Annotation
 
 MINIATURES = {
@@ -110,6 +110,10 @@ def test_ircadb_still_packed(tmp_path):
         Dataset.open(tmp_path)
     (tmp_path / "3Dircadb1.2" / "PATIENT_DICOM.zip").unlink()
     with pytest.raises(BadFile, match=r"3Dircadb1.2 has no PATIENT_DICOM"):
+        Dataset.open(tmp_path)
+    for file in (tmp_path / "3Dircadb1.1" / "MASKS_DICOM").rglob("image_*"):
+        file.unlink()
+    with pytest.raises(BadFile, match=r"3Dircadb1.1 has no MASKS_DICOM"):
         Dataset.open(tmp_path)
 
 
@@ -442,6 +446,24 @@ def test_what_reads_datasets_reads_annotations(tmp_path):
     truth = Cohort({c.id: c.label for c in dataset}, {"liver": (1,)})
     io.write(io.read_labels(case.label), tmp_path / "p" / f"{case.id}.nii.gz")
     assert score({case.id: tmp_path / "p" / f"{case.id}.nii.gz"}, truth).value(case.id, "liver", "dice") == 1
+
+
+SHIPPED = [
+    *(("lits", f"{net}") for net in ("anu-net-lits", "dpc-net-lits", "ra-unet-liver", "ra-unet-tumour")),
+    ("3dircadb", "ra-unet-tumour"),
+    *(("chaos-mr", f"anu-net-chaos-{organ}") for organ in ("liver", "kidney", "spleen")),
+    *(("brats", name) for name in ("ra-unet-brats", "msconvlstm-att-brats")),
+    ("pancreas-ct", "attention-unet-ct82"),
+]
+
+
+@pytest.mark.parametrize(("layout", "name"), SHIPPED)
+def test_recipes_of_papers_find_their_labels(tmp_path, layout, name):
+    dataset = Dataset.open(MINIATURES[layout](tmp_path), layout)
+    recipe = resolve(Recipe.load(name), dataset)
+    for structure in recipe.labels:
+        assert structure.parts
+        assert set(structure.parts) <= set(dataset.labels)
 
 
 @pytest.mark.parametrize("layout", sorted(set(LAYOUTS) - set(GENERAL)))

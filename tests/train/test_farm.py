@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import make
@@ -156,12 +157,14 @@ def test_an_unforeseen_error_keeps_its_trace(dataset, tmp_path, monkeypatch):
     assert not crossed.scores.rows
 
 
-def test_folds_and_names(tmp_path):
-    assert list(every_fold(recipe(split__folds=4))) == [0, 1, 2, 3]
-    assert list(every_fold(recipe(split__sizes=[4, 2]))) == [0]
+def test_folds_and_names(dataset, tmp_path):
+    assert list(every_fold(recipe(split__folds=4), dataset)) == [0, 1, 2, 3]
+    assert list(every_fold(recipe(split__sizes=[4, 2]), dataset)) == [0]
+    given = replace(dataset, splits=({"train": ["a"], "val": ["b"]},) * 2)
+    assert list(every_fold(recipe(split__given=True), given)) == [0, 1]
     splits = tmp_path / "splits_final.json"
     splits.write_text(json.dumps([{"train": ["a"], "val": ["b"]}] * 3))
-    assert list(every_fold(recipe(split__file=str(splits)))) == [0, 1, 2]
+    assert list(every_fold(recipe(split__file=str(splits)), dataset)) == [0, 1, 2]
     assert list(plan(recipe(seed=3), [1, 1], [3, 4])) == ["fold1", "fold1-seed4"]
     with pytest.raises(RecipeError, match="fold 3 does not exist"):
         plan(recipe(), [0, 3], None)
@@ -169,7 +172,7 @@ def test_folds_and_names(tmp_path):
         plan(recipe(), [], None)
     splits.write_text("[")
     with pytest.raises(BadFile, match="cannot be read as JSON or YAML"):
-        every_fold(recipe(split__file=str(splits)))
+        every_fold(recipe(split__file=str(splits)), dataset)
 
 
 def test_folders_of_something_else_are_refused(crossed, dataset, tmp_path):

@@ -74,7 +74,8 @@ class Kind:
         cases = tuple(self._case(tree, one, tuple(codes.values())) for one in sorted(series, key=_by_number))
         labels = {name: label for name, (_, _, label) in codes.items()}
         regions = REGIONS if self.sequences else {}
-        return Found(f"CHAOS {self.name}", tree.path, self.name, cases, self.channels, labels, regions)
+        name = f"CHAOS {self.name.removeprefix('chaos-').upper()}"
+        return Found(name, tree.path, self.name, cases, self.channels, labels, regions)
 
     def _series(self, folder: Path) -> list[Series]:
         """What a folder with DICOM_anon gives to this set."""

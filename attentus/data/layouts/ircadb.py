@@ -88,15 +88,14 @@ def find(tree: Tree) -> Found:
     """
     patients = _patients(tree)
     missing = [] if patients else [f"there is no {SCAN} and {MASKS}"]
-    scans: dict[Path, dict[str, Path]] = {}
+    scans: dict[Path, Path] = {}
+    masks: dict[Path, list[tuple[str, Path]]] = {}
     for patient in patients:
-        scans[patient] = {part: _inner(tree, patient / part) for part in (SCAN, MASKS)}
-        for part, folder in scans[patient].items():
-            listing = tree.listings.get(folder)
-            if listing is None or not (listing.files if part == SCAN else listing.folders):
-                missing.append(packed(patient, tree.listings[patient].files, part))
+        scans[patient] = _inner(tree, patient / SCAN)
+        masks[patient] = _masks(tree, _inner(tree, patient / MASKS))
+        there = {SCAN: scans[patient] in tree.listings and tree.listings[scans[patient]].files, MASKS: masks[patient]}
+        missing += [packed(patient, tree.listings[patient].files, part) for part, found in there.items() if not found]
     require_all(tree.path, missing, f"Unpack {SCAN}.zip and {MASKS}.zip in the folder of each patient.")
-    masks = {patient: _masks(tree, parts[MASKS]) for patient, parts in scans.items()}
     strange = sorted({name for found in masks.values() for name, _ in found} - set(VALUES))
     values = VALUES | {name: value for value, name in enumerate(strange, start=1 + max(VALUES.values()))}
     order = [*strange, *STRUCTURES]  # what nobody knows is painted first and covers nothing
@@ -104,7 +103,7 @@ def find(tree: Tree) -> Found:
     for patient, found in masks.items():
         painted = sorted(found, key=lambda mask: order.index(mask[0]))
         parts = tuple(Part(folder, ((1, 65535, values[name]),)) for name, folder in painted)
-        cases.append(Case(patient.name, (scans[patient][SCAN],), Annotation(parts)))
+        cases.append(Case(patient.name, (scans[patient],), Annotation(parts)))
     present = {name for found in masks.values() for name, _ in found}
     labels = {name: value for name, value in sorted(values.items(), key=lambda item: item[1]) if name in present}
     regions = {name: tuple(p for p in parts if p in labels) for name, parts in REGIONS.items()}
@@ -130,11 +129,9 @@ def _inner(tree: Tree, folder: Path) -> Path:
 
 def _masks(tree: Tree, folder: Path) -> list[tuple[str, Path]]:
     """Structure and folder of each mask that has files."""
-    return [
-        (_structure(name), folder / name)
-        for name in tree.listings[folder].folders
-        if tree.listings.get(folder / name) and tree.listings[folder / name].files
-    ]
+    names = tree.listings[folder].folders if folder in tree.listings else ()
+    there = [folder / name for name in names if folder / name in tree.listings and tree.listings[folder / name].files]
+    return [(_structure(mask.name), mask) for mask in there]
 
 
 def _structure(folder: str) -> str:
