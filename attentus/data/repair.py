@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attentus import __version__, io
+from attentus import io
 from attentus.data.layouts.listing import NAME
 from attentus.errors import AttentusError, BadFile
 from attentus.io.atomic import check_replaceable, replacing_folder, write_text
@@ -107,7 +107,6 @@ def repair(dataset: Dataset, out: Path, *, overwrite: bool = False, progress: Pr
                 labels[case.id] = repaired.written
         write_text(folder / NAME, json.dumps(_listed(dataset, labels), indent=1))
         log = {
-            "attentus": __version__,
             "dataset": str(root),
             "layout": dataset.layout,
             "repaired": [asdict(one) for one in done],

@@ -471,3 +471,12 @@ def test_no_layout_takes_what_it_is_asked_to_but_cannot(tmp_path, layout):
     (tmp_path / "readme.txt").write_text("nothing")
     with pytest.raises(BadFile):
         Dataset.open(tmp_path, layout)
+
+
+def test_every_layout_is_in_the_help_and_has_a_name_for_messages():
+    from attentus.cli.data import Layout
+
+    (option,) = Layout.__metadata__
+    listed = option.help.split(": ", 1)[1].rstrip(".").split(", ")
+    assert listed == list(LAYOUTS)
+    assert all(layout.LOOKS_LIKE for layout in LAYOUTS.values())
