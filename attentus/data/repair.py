@@ -19,7 +19,7 @@ from attentus.data.layouts.listing import NAME
 from attentus.errors import AttentusError, BadFile
 from attentus.io.atomic import check_replaceable, replacing_folder, write_text
 from attentus.progress import Silent, track
-from attentus.transforms.resample import labels_on
+from attentus.transforms.onto import labels_on
 from attentus.types import LPS, Annotation, Volume
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from attentus.errors import BadFile, MissingExtra
 from attentus.types import Grid, Source, Volume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -122,11 +122,29 @@ def read_series(path: Path, series: str | None = None) -> Volume:
         BadFile: no series, several series and none chosen, or one that is no regular volume; the message names
             the slice.
     """
-    chosen, frames, grid = _stack(path, series)
+    return load_series(_choose(path, [_single(path)] if path.is_file() else find_series(path), series), path)
+
+
+def load_series(series: Series, path: Path | None = None) -> Volume:
+    """Read the voxels of a series that was found.
+
+    Args:
+        series: from `find_series` or `series_of`.
+        path: what to name in messages; the folder of its first file by default.
+
+    Returns:
+        As `read_series`.
+
+    Raises:
+        BadFile: no regular volume, or pixels that cannot be read.
+    """
+    path = path or series.files[0].parent
+    frames = _sorted(path, series)
+    grid = _grid(path, series, frames)
     array = np.empty((1, *grid.shape), np.float32)
     for k, frame, pixels in _pixels(frames):
         array[0, k] = pixels * np.float32(frame.slope) + np.float32(frame.intercept)
-    header = {"series_uid": chosen.uid, "modality": chosen.modality}
+    header = {"series_uid": series.uid, "modality": series.modality}
     return Volume(array, grid, Source(grid, path, "dicom", header=header))
 
 
@@ -140,6 +158,28 @@ def slices_of(path: Path) -> tuple[Grid, list[Frame]]:
     return grid, frames
 
 
+def series_of(members: Sequence[tuple[Path, Header]]) -> Series:
+    """The series that files of one SeriesInstanceUID make up, wherever they lie.
+
+    Args:
+        members: each file with its header, see `header_of`.
+
+    Raises:
+        BadFile: an image lacks what places it in the patient.
+    """
+    return _series(str(members[0][1].get("SeriesInstanceUID", "")), list(members))
+
+
+def grid_of(series: Series) -> Grid:
+    """The grid of a series, as `load_series` gives it; no pixels are read.
+
+    Raises:
+        BadFile: no regular volume.
+    """
+    folder = series.files[0].parent
+    return _grid(folder, series, _sorted(folder, series))
+
+
 def series_grid(folder: Path, uid: str) -> Grid | None:
     """The grid of the series of that UID in a folder and its subfolders; None when it is not there.
 
@@ -149,8 +189,7 @@ def series_grid(folder: Path, uid: str) -> Grid | None:
     members = [(file, header) for file, header in _images(folder) if header.get("SeriesInstanceUID") == uid]
     if not members:
         return None
-    series = _series(uid, members)
-    return _grid(folder, series, _sorted(folder, series))
+    return grid_of(_series(uid, members))
 
 
 def holds_dicom(folder: Path) -> bool:
@@ -170,24 +209,29 @@ def is_image(file: Path) -> bool:
     Raises:
         BadFile: damaged.
     """
-    header = _header(file)
-    return header is not None and _shows_scan(header)
+    header = header_of(file)
+    return header is not None and shows_scan(header)
 
 
 def _images(folder: Path) -> Iterable[tuple[Path, Header]]:
     """The files of a folder and its subfolders that hold DICOM images, with their headers."""
     for file in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
-        header = _header(file)
-        if header is not None and _shows_scan(header):
+        header = header_of(file)
+        if header is not None and shows_scan(header):
             yield file, header
 
 
-def _shows_scan(header: Header) -> bool:
+def shows_scan(header: Header) -> bool:
+    """Whether a data set has pixels of a scan, rather than a segmentation, contours or a report."""
     return str(header.get("SOPClassUID", "")) not in _NOT_IMAGES and "Rows" in header
 
 
-def _header(file: Path) -> Header | None:
-    """The data set without pixels; None for a file that is no DICOM."""
+def header_of(file: Path) -> Header | None:
+    """The data set without pixels; None for a file that is no DICOM.
+
+    Raises:
+        BadFile: damaged, or called .dcm and no DICOM.
+    """
     import pydicom
 
     try:
@@ -217,7 +261,7 @@ def _stack(path: Path, series: str | None) -> tuple[Series, list[Frame], Grid]:
 
 
 def _single(file: Path) -> Series:
-    header = _header(file)
+    header = header_of(file)
     what = _NOT_IMAGES.get(str(header.get("SOPClassUID", ""))) if header is not None else "no DICOM"
     if header is None or what or "Rows" not in header:
         raise BadFile(

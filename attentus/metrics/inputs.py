@@ -20,7 +20,7 @@ from attentus.io.names import Names, folder_names, own_names
 from attentus.io.sniff import PICTURE_ENDINGS
 from attentus.metrics.cohorts import mask_files
 from attentus.metrics.structures import Side, choose, match, plain, relabel
-from attentus.transforms.resample import labels_on
+from attentus.transforms.onto import labels_on
 from attentus.types import Annotation, Grid, Volume
 
 if TYPE_CHECKING:

@@ -99,37 +99,6 @@ def resample_labels(labels: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
     return np.ascontiguousarray(labels)
 
 
-def labels_on(labels: Volume, grid: Grid) -> Volume | None:
-    """The nearest label at every voxel of another grid, by their places in the patient.
-
-    Args:
-        labels: (1, z, y, x) integers.
-        grid: where to.
-
-    Returns:
-        Volume on the grid, 0 where the labels do not reach; None if they reach none of it.
-    """
-    from scipy.ndimage import affine_transform
-
-    matrix = np.linalg.inv(labels.grid.affine) @ grid.affine  # voxel of the grid to voxel of the labels
-    corners = np.array(list(product(*[(0, n - 1) for n in grid.shape])))
-    reach = corners @ matrix[:3, :3].T + matrix[:3, 3]
-    if (reach.max(axis=0) < -0.5).any() or (reach.min(axis=0) > np.array(labels.grid.shape) - 0.5).any():
-        return None
-    turn = matrix[:3, :3]
-    straight = np.abs(turn - np.diag(np.diag(turn))).max() * max(grid.shape) < 1e-3  # a scaling alone is much quicker
-    array = affine_transform(
-        labels.array[0],
-        np.diag(turn) if straight else turn,
-        matrix[:3, 3],
-        grid.shape,
-        order=0,
-        mode="grid-constant",
-        output=labels.array.dtype,
-    )
-    return Volume(array[None], grid)
-
-
 def mix(array: NDArray[np.float32], matrix: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     """Replace the samples along one spatial axis (0 z, 1 y, 2 x) of (C, z, y, x) by mixtures of them.
 
