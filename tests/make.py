@@ -470,3 +470,86 @@ def stacks(folder: Path, cases: int = 2) -> Path:
             picture(folder / "images" / f"p{k}" / f"s{z}.png", 100 * drawn[z])
             picture(folder / "labels" / f"p{k}" / f"s{z}.png", drawn[z])
     return folder
+
+
+def outline(where: Grid, k: float, box: tuple[float, float, float, float]) -> np.ndarray:
+    """A rectangle around the pixels y0..y1-1, x0..x1-1 of slice k, as contour points (4, 3) in (L, P, S) mm."""
+    y0, y1, x0, x1 = (edge - 0.5 for edge in box)
+    return where.world([[k, y0, x0], [k, y0, x1], [k, y1, x1], [k, y1, x0]])
+
+
+def rtstruct(path: Path, drawn_on: Path, structures: dict[str, list[np.ndarray]], **tags) -> Path:
+    """Write closed contours as an RTSTRUCT that refers to the series of an image file."""
+    image = pydicom.dcmread(drawn_on, stop_before_pixels=True)
+    ds = _slice(Volume.from_array(np.zeros((1, 1, 1))), 0, 1.0, 0.0)
+    for tag in ("PixelData", "Rows", "Columns", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        delattr(ds, tag)
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.481.3"
+    ds.Modality, ds.SeriesInstanceUID, ds.SeriesDescription = "RTSTRUCT", generate_uid(), "contours"
+    for tag in ("PatientID", "PatientName", "StudyInstanceUID"):
+        setattr(ds, tag, image.get(tag, ""))
+    series, study, frame = Dataset(), Dataset(), Dataset()
+    series.SeriesInstanceUID = image.SeriesInstanceUID
+    study.RTReferencedSeriesSequence = [series]
+    frame.FrameOfReferenceUID, frame.RTReferencedStudySequence = image.FrameOfReferenceUID, [study]
+    ds.ReferencedFrameOfReferenceSequence = [frame]
+    ds.StructureSetROISequence, ds.ROIContourSequence = [], []
+    for number, (name, contours) in enumerate(structures.items(), start=1):
+        roi, drawn = Dataset(), Dataset()
+        roi.ROINumber, roi.ROIName = number, name
+        drawn.ReferencedROINumber, drawn.ContourSequence = number, []
+        for points in contours:
+            item = Dataset()
+            item.ContourGeometricType, item.NumberOfContourPoints = "CLOSED_PLANAR", len(points)
+            item.ContourData = [_decimal(v) for v in points.ravel()]
+            drawn.ContourSequence.append(item)
+        ds.StructureSetROISequence.append(roi)
+        ds.ROIContourSequence.append(drawn)
+    for tag, value in tags.items():
+        setattr(ds, tag, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ds.save_as(path, enforce_file_format=True)
+    return path
+
+
+TREE_GRIDS = {
+    "CT": Grid((8, 24, 20), (3.0, 1.5, 1.5), (-10.0, 5.0, 100.0)),
+    "PT": Grid((6, 12, 10), (4.0, 3.0, 3.0), (-9.0, 6.0, 103.0)),
+}
+
+
+def dicom_tree(folder: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Write two patients with CT and PET, labelled by contours and by a segmentation; files lie anyhow, without endings.
+
+    Returns:
+        For each PatientID the true mask (z, y, x) of each label on the CT's grid, overlaps included.
+    """
+    liver, tumour = np.zeros(TREE_GRIDS["CT"].shape, bool), np.zeros(TREE_GRIDS["CT"].shape, bool)
+    liver[2:6, 4:18, 3:15] = True
+    liver[3, 8:10, 5:7] = False  # a hole
+    tumour[3:5, 11:14, 8:12] = True
+    where = TREE_GRIDS["CT"]
+    contours = {
+        "Liver": [*(outline(where, k, (4, 18, 3, 15)) for k in range(2, 6)), outline(where, 3, (8, 10, 5, 7))],
+        "GTV 1": [outline(where, k, (11, 14, 8, 12)) for k in (3, 4)],
+        "couch": [outline(where, 0, (20, 22, 2, 18))],
+    }
+    for number, patient in enumerate(("Miller^77", "Smith^12")):
+        study, frame = generate_uid(), generate_uid()
+        series = {}
+        for seed, (modality, grid_) in enumerate(TREE_GRIDS.items()):
+            tags = {"PatientID": patient, "PatientName": patient, "StudyInstanceUID": study, "Modality": modality}
+            tags |= {"FrameOfReferenceUID": frame, "SeriesDescription": f"{modality} of the body", "SeriesNumber": seed}
+            files = dicom_series(folder / patient / modality, marked(grid_, 2 * number + seed)[0], **tags)
+            series[modality] = sorted(files, key=lambda f: float(pydicom.dcmread(f).ImagePositionPatient[2]))
+        if patient == "Miller^77":
+            rtstruct(folder / patient / "RS", series["CT"][0], contours)
+        else:
+            dicom_seg(folder / "seg", series["CT"], {"liver": liver.astype(np.uint8), "GTV 1": tumour.astype(np.uint8)})
+    for k, file in enumerate(sorted(folder.rglob("*.dcm"))):
+        place = folder / f"part{k % 3}"
+        place.mkdir(exist_ok=True)
+        file.rename(place / f"IM{k:04d}")
+    (folder / "DICOMDIR").write_bytes(b"an index")
+    (folder / "notes.txt").write_text("no image")
+    return {patient: {"Liver": liver, "GTV 1": tumour} for patient in ("Miller^77", "Smith^12")}

@@ -1,4 +1,4 @@
-"""attentus data check | show | phantom."""
+"""attentus data check | show | phantom; import and fetch are registered here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from attentus.cli import data_fetch, data_import
 from attentus.cli.options import Data, Json, Overwrite
 from attentus.cli.show import print_json, progress, table
 
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
     from attentus.data import Dataset, Finding
     from attentus.data.repair import Repairs
 
-app = typer.Typer(no_args_is_help=True, help="Look at datasets, check and repair them, make synthetic ones.")
+app = typer.Typer(no_args_is_help=True, help="Look at datasets, check and repair them, get and make them.")
+app.command("import", epilog="Example: attentus data import scans/ -o dataset --modality CT --dry-run")(
+    data_import.import_dicom
+)
+app.command("fetch", epilog="Example: attentus data fetch msd-hippocampus -o data")(data_fetch.fetch)
 
 Layout = Annotated[
     str | None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -129,7 +129,7 @@ def load_series(series: Series, path: Path | None = None) -> Volume:
     """Read the voxels of a series that was found.
 
     Args:
-        series: from `find_series` or `series_of`.
+        series: from `find_series` or `joined`.
         path: what to name in messages; the folder of its first file by default.
 
     Returns:
@@ -158,16 +158,23 @@ def slices_of(path: Path) -> tuple[Grid, list[Frame]]:
     return grid, frames
 
 
-def series_of(members: Sequence[tuple[Path, Header]]) -> Series:
-    """The series that files of one SeriesInstanceUID make up, wherever they lie.
+def series_in(file: Path, header: Header) -> Series:
+    """What one file adds to its series.
 
     Args:
-        members: each file with its header, see `header_of`.
+        file: an image.
+        header: see `header_of`.
 
     Raises:
-        BadFile: an image lacks what places it in the patient.
+        BadFile: it lacks what places it in the patient.
     """
-    return _series(str(members[0][1].get("SeriesInstanceUID", "")), list(members))
+    return _series(str(header.get("SeriesInstanceUID", "")), [(file, header)])
+
+
+def joined(parts: Sequence[Series]) -> Series:
+    """One series from what its files add to it, wherever they lie."""
+    files = tuple(file for part in parts for file in part.files)
+    return replace(parts[0], files=files, frames=tuple(frame for part in parts for frame in part.frames))
 
 
 def grid_of(series: Series) -> Grid:

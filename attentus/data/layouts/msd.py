@@ -1,4 +1,7 @@
-"""The layout of the Medical Segmentation Decathlon: imagesTr, labelsTr and a dataset.json that lists and names them."""
+"""The layout of the Medical Segmentation Decathlon: imagesTr, labelsTr and a dataset.json that lists and names them.
+
+An entry may also say whose scan it is ("subject"), as several scans of one patient must not part in a split.
+"""
 
 from __future__ import annotations
 
@@ -53,4 +56,4 @@ def find(tree: Tree) -> Found:
 def _case(root: Path, entry: dict[str, Any]) -> Case:
     images = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
     files = tuple(root / image for image in images)
-    return Case(stem(files[0]), files, root / entry["label"])
+    return Case(stem(files[0]), files, root / entry["label"], str(entry.get("subject", "")))
