@@ -519,7 +519,7 @@ TREE_GRIDS = {
 
 
 def dicom_tree(folder: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Write two patients with CT and PET, labelled by contours and by a segmentation; files lie anyhow, without endings.
+    """Write two patients with CT and PET, labelled by contours and by a SEG; files lie anyhow, without endings.
 
     Returns:
         For each PatientID the true mask (z, y, x) of each label on the CT's grid, overlaps included.

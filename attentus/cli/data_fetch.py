@@ -13,6 +13,8 @@ from attentus.cli.show import print_json, progress, table
 from attentus.errors import BadInput
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from attentus.data import Dataset
     from attentus.data.fetch import Entry
 
@@ -43,7 +45,7 @@ def fetch(
         return
     wanted = entry(name)
     if folder is not None:
-        _show(Dataset.open(folder), json=json)
+        _show([Dataset.open(folder)], json=json)
         return
     if wanted.steps:
         _steps(wanted, json=json)
@@ -84,8 +86,22 @@ def _steps(wanted: Entry, *, json: bool) -> None:
     print(f"  {len(wanted.steps) + 1}. See whether it is recognised: {last}")
 
 
-def _show(dataset: Dataset, *, json: bool) -> None:
-    facts: dict[str, Any] = {
+def _show(datasets: Sequence[Dataset], *, json: bool) -> None:
+    facts = [_facts(dataset) for dataset in datasets]
+    if json:
+        print_json(facts)
+        return
+    for one in facts:
+        ids = one["cases"]
+        print(f"{one['folder']}: {one['name']}, layout {one['layout']}, {len(ids)} cases, {one['labelled']} labelled")
+        print(f"  channels: {', '.join(one['channels'])}")
+        print(f"  labels:   {', '.join(f'{value} {name}' for name, value in one['labels'].items())}")
+        print(f"  cases:    {', '.join(ids[:8])}{' ...' * (len(ids) > 8)}")
+        print(f"  check it: attentus data check {one['folder']}")
+
+
+def _facts(dataset: Dataset) -> dict[str, Any]:
+    return {
         "folder": str(dataset.root),
         "name": dataset.name,
         "layout": dataset.layout,
@@ -94,17 +110,6 @@ def _show(dataset: Dataset, *, json: bool) -> None:
         "channels": list(dataset.channels),
         "cases": [case.id for case in dataset],
     }
-    if json:
-        print_json(facts)
-        return
-    cases = facts["cases"]
-    print(
-        f"{dataset.root}: {facts['name']}, layout {facts['layout']}, {len(cases)} cases, {facts['labelled']} labelled"
-    )
-    print(f"channels: {', '.join(facts['channels'])}")
-    print(f"labels:   {', '.join(f'{value} {name}' for name, value in facts['labels'].items())}")
-    print(f"cases:    {', '.join(cases[:8])}{' ...' * (len(cases) > 8)}")
-    print(f"Check it: attentus data check {dataset.root}")
 
 
 def _what(wanted: Entry) -> str:

@@ -19,7 +19,15 @@ from attentus.metrics import STANDARD
 from attentus.types import Volume
 
 COMMANDS = [
-    *(["demo"], ["data"], ["data", "check"], ["data", "show"], ["data", "phantom"]),
+    *(
+        ["demo"],
+        ["data"],
+        ["data", "check"],
+        ["data", "show"],
+        ["data", "phantom"],
+        ["data", "import"],
+        ["data", "fetch"],
+    ),
     *(["recipe"], ["recipe", "list"], ["recipe", "show"], ["recipe", "copy"], ["recipe", "check"]),
     *(["nets"], ["nets", "list"], ["nets", "show"]),
     *(

@@ -11,7 +11,6 @@ import threading
 import zipfile
 from collections import namedtuple
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import make
 import numpy as np
@@ -156,12 +155,12 @@ def test_refusals_are_told_at_once(server, tmp_path):
 def test_nobody_answers(tmp_path):
     quiet = Server()
     quiet.server_close()
-    with pytest.raises(BadFile, match="cannot be downloaded .*refused"):
+    with pytest.raises(BadFile, match=r"cannot be downloaded .*refused"):
         download(quiet.url, tmp_path / "x", pauses=())
 
 
 def test_a_full_disk_is_seen_before_and_survived_in_between(server, tmp_path, monkeypatch):
-    usage = namedtuple("usage", "total used free")  # noqa: PYI024
+    usage = namedtuple("usage", "total used free")
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "disk_usage", lambda place: usage(0, 0, 10**6))
         with pytest.raises(BadFile, match=r"needs 0\.0 GB, and 0\.0 GB are free"):
@@ -184,7 +183,7 @@ def test_a_full_disk_is_seen_before_and_survived_in_between(server, tmp_path, mo
     assert server.asked == ["bytes=1048576-"]
 
 
-def packed(folder: Path, name: str) -> bytes:
+def packed(folder, name):
     stream = io.BytesIO()
     if name.endswith(".zip"):
         with zipfile.ZipFile(stream, "w") as archive:
@@ -201,14 +200,14 @@ def packed(folder: Path, name: str) -> bytes:
 def test_from_a_name_to_a_dataset(server, tmp_path, name):
     server.content = packed(make.dataset(tmp_path / "made", cases=2), name)
     url = server.url.replace("data.tar", name)
-    facts = {"title": "t", "about": "a", "licence": "l", "home": "h", "size_gb": 0.001, "opens": "Task"}
+    facts = {"title": "t", "about": "a", "licence": "l", "home": "h", "size_gb": 0.001, "opens": ["Task"]}
     wanted = Entry(name="made", **facts, download=[{"url": url, "md5": md5(server.content)}])
-    dataset = get(wanted, tmp_path / "data")
+    (dataset,) = get(wanted, tmp_path / "data")
     assert [case.id for case in dataset] == ["case_00", "case_01"]
     assert dataset.root == tmp_path / "data" / "made" / "Task"
     assert [p.name for p in (tmp_path / "data").iterdir()] == ["made"]
     assert not list(dataset.root.rglob("._*"))
-    assert len(get(wanted, tmp_path / "data")) == 2
+    assert len(get(wanted, tmp_path / "data")[0]) == 2
     assert len(server.asked) == 1
     get(wanted, tmp_path / "kept", keep=True)
     assert (tmp_path / "kept" / "made.downloads" / name).is_file()

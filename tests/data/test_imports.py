@@ -1,4 +1,4 @@
-"""DICOM trees become datasets: series are found, chosen and converted; patients stay unknown; nothing is lost halfway."""
+"""DICOM trees become datasets: series are found, chosen, converted; patients stay unknown; nothing is lost halfway."""
 
 from __future__ import annotations
 
@@ -211,7 +211,6 @@ def test_one_bad_series_is_told_and_the_rest_is_done(tmp_path):
 
 def test_it_goes_on_where_it_stopped(tree, found, tmp_path, monkeypatch):
     plan, out = choose(found, LIVER), tmp_path / "d"
-
     real, calls = io.write, []
 
     def stop_after_the_first_case(volume, path, **options):

@@ -14,13 +14,13 @@ from attentus.io.atomic import replacing_folder
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from attentus.data.fetch.catalogue import Entry
+    from attentus.data.fetch.known import Entry
     from attentus.progress import Progress
 
 
 def here(wanted: Entry, out: Path) -> bool:
     """Whether a dataset was unpacked in a folder before."""
-    return (out / wanted.name / wanted.opens).is_dir()
+    return all((out / wanted.name / folder).is_dir() for folder in wanted.opens)
 
 
 def get(
@@ -30,7 +30,7 @@ def get(
     keep: bool = False,
     progress: Progress | None = None,
     pauses: tuple[float, ...] = PAUSES,
-) -> Dataset:
+) -> tuple[Dataset, ...]:
     """Download, check, unpack and open a dataset; what is there already is only opened.
 
     Args:
@@ -39,6 +39,9 @@ def get(
         keep: whether the archive stays once it is unpacked.
         progress: shows how far it is.
         pauses: see `download`.
+
+    Returns:
+        The datasets it holds: usually one; CHAOS has CT and MR.
 
     Raises:
         BadInput: nothing can be downloaded, a person has to.
@@ -57,11 +60,11 @@ def get(
             download(archive.url, place / archive.file, md5=archive.md5, progress=progress, pauses=pauses)
             for archive in wanted.download
         ]
-        with replacing_folder(target, holds=wanted.opens) as temporary:
+        with replacing_folder(target, holds=wanted.opens[0]) as temporary:
             for archive in archives:
                 unpack(archive, temporary, progress)
         if not keep:
             for archive in archives:
                 archive.unlink()
             place.rmdir()
-    return Dataset.open(target / wanted.opens)
+    return tuple(Dataset.open(target / folder) for folder in wanted.opens)

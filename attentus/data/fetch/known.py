@@ -37,8 +37,8 @@ class Entry(BaseModel):
     home: str
     size_gb: float
     """Of what is downloaded, 10^9 bytes, rounded."""
-    opens: str = ""
-    """Folder within the archives that `Dataset.open` takes."""
+    opens: tuple[str, ...] = ()
+    """Folders within the archives that `Dataset.open` takes."""
     download: tuple[Archive, ...] = ()
     steps: tuple[str, ...] = ()
     """What a person must do where nothing can be downloaded."""
