@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from io import StringIO
 
 import make
 import pydicom
@@ -131,7 +132,7 @@ def test_nothing_is_downloaded_without_agreement(attentus, tmp_path, monkeypatch
     facts = {"title": "Made", "about": "a", "licence": "CC0", "home": "http://h", "size_gb": 0.001, "opens": ["Task"]}
     made = Entry(name="made", **facts, download=[{"url": "http://127.0.0.1:9/x.tar"}])
     monkeypatch.setattr("attentus.data.fetch.known.catalogue", lambda: {"made": made})
-    monkeypatch.setattr(sys, "stdin", open("/dev/null"))  # noqa: SIM115, PTH123
+    monkeypatch.setattr(sys, "stdin", StringIO())
     code, _, err = attentus("data", "fetch", "made", "-o", tmp_path / "data")
     assert code == 2
     assert "Licence: CC0" in err

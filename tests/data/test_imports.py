@@ -134,6 +134,8 @@ def test_every_series_says_why(found):
         "none of its structures is wanted",
         "no labels that are wanted refer to it",
     }
+    plain = choose(found, Wish((Channel("any"),), {"x": ("spleen",)}, unlabelled=True))
+    assert [row.use for row in plain.rows][:2] == ["case_001", "another series of its study has more slices"]
     missing = choose(found, Wish((Channel("CT", modality="CT"), Channel("MR", modality="MR"))))
     assert {row.use for row in missing.rows} >= {"no series for channel MR beside it"}
 

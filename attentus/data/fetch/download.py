@@ -11,7 +11,6 @@ import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
-from attentus import __version__
 from attentus.data.fetch.space import require_space
 from attentus.errors import BadFile
 from attentus.io.atomic import unwritable, write_text
@@ -124,7 +123,7 @@ def _fill(url: str, part: Path, shown: Progress, pauses: tuple[float, ...]) -> N
 def _attempt(url: str, part: Path, shown: Progress) -> bool:
     """Ask for what is missing and append it; whether the file is complete now."""
     here = _size(part)
-    headers = {"User-Agent": f"attentus/{__version__}"}
+    headers = {"User-Agent": "attentus"}
     version = _version(part)
     if here and version:
         headers |= {"Range": f"bytes={here}-", "If-Range": version}

@@ -215,16 +215,16 @@ def _of_patient(images: Sequence[ImageSeries], wish: Wish, links: _Links, left: 
         chosen = nearest if best == DIRECT else nearest[: 1 if best > NOWHERE or wish.unlabelled else 0]
         for group, closeness, _ in groups:
             if not any(group is taken for taken, _, _ in chosen):
-                left[group[0].owner.series] = _reason(closeness, best)
+                left[group[0].owner.series] = _reason(closeness, best, unlabelled=wish.unlabelled)
         for group, closeness, labels in chosen:
             structures, notes = links.newest(labels)
             found.append(Case("", "", tuple(group), structures, (*notes, *_remarks(group, closeness))))
     return found
 
 
-def _reason(closeness: int, best: int) -> str:
+def _reason(closeness: int, best: int, *, unlabelled: bool) -> str:
     """Why a series of a study is no case, though it is of the kind that is wanted."""
-    if best == NOWHERE and closeness == best:
+    if best == NOWHERE and not unlabelled:
         return "no labels that are wanted refer to it"
     return (
         "another series of its study has more slices"
