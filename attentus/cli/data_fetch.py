@@ -119,6 +119,8 @@ def _what(wanted: Entry) -> str:
 
 
 def _size(wanted: Entry) -> str:
+    if not wanted.size_gb:
+        return "see home page"
     return f"about {wanted.size_gb:g} GB" if wanted.size_gb >= 1 else f"about {1000 * wanted.size_gb:.0f} MB"
 
 

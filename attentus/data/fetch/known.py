@@ -35,8 +35,8 @@ class Entry(BaseModel):
     about: str
     licence: str
     home: str
-    size_gb: float
-    """Of what is downloaded, 10^9 bytes, rounded."""
+    size_gb: float = 0.0
+    """Of what is downloaded, 10^9 bytes, rounded; 0 where it is not known."""
     opens: tuple[str, ...] = ()
     """Folders within the archives that `Dataset.open` takes."""
     download: tuple[Archive, ...] = ()
@@ -47,6 +47,8 @@ class Entry(BaseModel):
     def _either(self) -> Entry:
         if bool(self.download) == bool(self.steps):
             raise ValueError(f"{self.name}: give either download or steps")
+        if self.download and not (self.size_gb and self.opens):
+            raise ValueError(f"{self.name}: a download needs size_gb and opens")
         return self
 
 
