@@ -80,8 +80,10 @@ def fit_cascade(
     resolved = settle(plan, dataset)
     job = Training(resolved, dataset, folder, progress or Silent())
     _begin(folder, resolved)
-    chosen = list(every_fold(answer_recipe(resolved)) if folds is None else folds)
-    parts = {fold: part(dataset.labelled, _of_fold(resolved.split, fold)) for fold in range(max(chosen) + 1)}
+    chosen = list(every_fold(answer_recipe(resolved), dataset) if folds is None else folds)
+    parts = {
+        fold: part(dataset.labelled, _of_fold(resolved.split, fold), dataset.splits) for fold in range(max(chosen) + 1)
+    }
     failures: dict[str, str] = {}
     kept = Path(cache or folder.parent / CACHE)
     for number, (name, stage) in enumerate(resolved.stages.items(), start=1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+import make
 import numpy as np
 import pytest
 
@@ -157,3 +158,23 @@ def test_processes_share_a_batch(ranks):
     shares = [cutter.cut(3, rank, ranks) for rank in range(ranks)]
     np.testing.assert_array_equal(np.concatenate([share.images for share in shares]), whole.images)
     assert [origin for share in shares for origin in share.origin] == whole.origin
+
+
+def test_patches_lie_in_labels_that_are_not_segmented(tmp_path):
+    """RA-UNet's third stage learns tumours alone, and looks at the liver around them."""
+    from attentus import Dataset
+    from attentus.data.cache import prepare_cases
+    from attentus.data.resolve import context, members, resolve
+    from attentus.errors import RecipeError
+
+    dataset = Dataset.open(make.dataset(tmp_path / "data", cases=2))
+    recipe = make.recipe(labels=["core"], sampling__within=["shell"], sampling__foreground=0)
+    ready, _ = prepare_cases(dataset, resolve(recipe, dataset), tmp_path / "cache")
+    how = recipe.sampling.model_copy(update={"jitter": 0.0})
+    sampler = PatchSampler(ready, (1, 1, 1), 3, 8, 0, how, members(recipe), context=context(recipe))
+    for number in range(5):
+        for place in sampler.places(number):
+            assert (ready[place.case].image[(0, *place.start)]) < -0.5, "in the dark box"
+            assert ready[place.case].labels[place.start] == 0, "which is background to the net"
+    with pytest.raises(RecipeError, match=r"sampling.within: neither a structure nor a label of the dataset is 'shel'"):
+        resolve(make.recipe(labels=["core"], sampling__within=["shel"]), dataset)
