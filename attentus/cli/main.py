@@ -10,10 +10,12 @@ import typer
 
 from attentus import __version__
 from attentus.cli import (
+    audit,
     compare,
     data,
     demo,
     doctor,
+    explain,
     export,
     nets,
     predict,
@@ -21,10 +23,10 @@ from attentus.cli import (
     recipe,
     report,
     score,
+    show,
     train,
     tune_postprocess,
 )
-from attentus.cli.show import explain
 from attentus.errors import AttentusError
 
 app = typer.Typer(
@@ -43,6 +45,8 @@ app.command(epilog="Example: attentus train hippocampus-attention-unet DATA -o r
 app.command(epilog="Example: attentus predict runs/a scans/ -o masks/")(predict.predict)
 app.command(epilog="Example: attentus score masks/ DATA -o scores.csv")(score.score)
 app.command(epilog="Example: attentus compare runs/a runs/b -o table.tex")(compare.compare)
+app.command(epilog="Example: attentus explain runs/a scan.nii.gz -o maps/ --label truth.nii.gz")(explain.explain)
+app.command(epilog="Example: attentus audit runs/a DATA -o audit/")(audit.audit)
 app.command(epilog="Example: attentus prune runs/a --level auto --data DATA -o runs/small")(prune.prune)
 app.command(epilog="Example: attentus report runs/a")(report.report)
 app.command(epilog="Example: attentus tune-postprocess runs/a DATA --dry-run")(tune_postprocess.tune_postprocess)
@@ -74,7 +78,7 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         code = app(arguments, standalone_mode=False)
     except AttentusError as error:
-        explain(error)
+        show.explain(error)
         return 2
     except _UsageProblem as error:
         error.show()

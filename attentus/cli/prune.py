@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from attentus.cli.options import Json, Overwrite
-from attentus.cli.show import failures, json_text, print_json, progress, table
+from attentus.cli.show import failures, print_json, progress, table
 from attentus.errors import BadFile, BadInput
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ Tables = Annotated[
 
 
 def prune(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a trained ANU-Net or UNet++.")],
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="Folder of a trained ANU-Net or UNet++; for --decorative of any net."),
+    ],
     level: Annotated[
         str | None,
         typer.Option(metavar="1..4|auto", help="What to cut down to; auto: the smallest that is good enough."),
@@ -38,14 +41,24 @@ def prune(
         float | None,
         typer.Option(metavar="DICE", help="Also measure early exit at this agreement of heads, e.g. 0.95."),
     ] = None,
+    decorative: Annotated[
+        Path | None,
+        typer.Option(metavar="AUDIT", help="Leave out the attention modules that `attentus audit` found decorative."),
+    ] = None,
     to: Tables = [],  # noqa: B006 - Typer copies it
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Cut a deeply supervised nested net to a smaller, complete model; show what each level costs and is worth.
 
-    Without --level nothing is written but tables. Levels keep their weights: nothing is trained again.
+    Without --level nothing is written but tables. Levels keep their weights: nothing is trained again. With
+    --decorative a model is written that lacks attention modules instead of levels.
     """
+    if decorative:
+        if level or to or early_exit is not None:
+            raise BadInput("--decorative goes with -o and --data; --level, --table and --early-exit are about levels.")
+        _without_decorative(model, decorative, data, out, overwrite=overwrite, json=json)
+        return
     from attentus.data import Dataset
     from attentus.export.prune import levels as levels_of
     from attentus.infer.model import Model
@@ -81,6 +94,33 @@ def prune(
     raise typer.Exit(failures(measured[-1].failures))
 
 
+def _without_decorative(
+    model: Path, audit: Path, data: Path | None, out: Path | None, *, overwrite: bool, json: bool
+) -> None:
+    """Write the model without what its audit found decorative, and tell what that changes."""
+    from attentus.data import Dataset
+    from attentus.explain.removing import remove_decorative, write_removal
+    from attentus.infer.model import Model
+
+    if out is None:
+        raise BadInput("Say where the smaller model goes: -o OUT.")
+    _check_places(out, [], overwrite=overwrite)
+    dataset = Dataset.open(data) if data else None
+    found = remove_decorative(Model.load(model), audit, dataset=dataset, progress=progress())
+    write_removal(found, out, dataset=dataset, overwrite=overwrite)
+    if json:
+        print_json({**found.facts(), "model": str(out)})
+        return
+    (before, after), (more, less) = found.parameters, found.gflop
+    print(f"left out: {', '.join(found.modules)}")
+    print(f"parameters {before:,} -> {after:,}, GFLOP per window {more:,.3f} -> {less:,.3f}")
+    if found.dice:
+        low, high = found.dice.low, found.dice.high
+        print(f"mean Dice {found.dice.before:.4f} -> {found.dice.after:.4f} ({low:+.4f} to {high:+.4f})")
+        print(f"measured on {found.measured_on}")
+    print(f"model: {out}")
+
+
 def _check_request(level: str | None, data: Path | None, to: list[Path], early_exit: float | None) -> None:
     """Refuse what can only be answered with data."""
     if data is None and (level == "auto" or to or early_exit is not None):
@@ -111,6 +151,7 @@ def _choose(measured: list[Level], level: str, tolerance: float) -> Level:
 
 def _write(measured: list[Level], file: Path, place: str, *, overwrite: bool) -> None:
     from attentus.io.atomic import write_text
+    from attentus.io.plain import json_text
     from attentus.report.levels import draw_levels
     from attentus.train.levels import to_csv
 

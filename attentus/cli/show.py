@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
@@ -39,12 +38,9 @@ def progress() -> Progress:
 
 def print_json(value: Any) -> None:
     """Write JSON to stdout; numbers that are not finite become null."""
+    from attentus.io.plain import json_text
+
     print(json_text(value))
-
-
-def json_text(value: Any) -> str:
-    """JSON; numbers that are not finite become null."""
-    return json.dumps(_finite(value), indent=1, ensure_ascii=False)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
@@ -252,11 +248,3 @@ class _Bar:
 
     def advance(self, steps: int = 1, note: str = "", total: int | None = None) -> None:
         self._bars.update(self._number, advance=steps, note=note, total=total)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
-    return [_finite(v) for v in value] if isinstance(value, list | tuple) else value

@@ -1,7 +1,8 @@
-"""Nested nets cut to a smaller level after training: ANU-Net L1 ... L4 (Li 2020, section 3.5), UNet++ likewise."""
+"""Models made smaller after training: nested nets cut to a level (Li 2020, section 3.5), nets without attention."""
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +13,8 @@ from attentus.infer.model import Model
 from attentus.nets.anu_net import ANUNet
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from attentus.recipes import Recipe
 
 
@@ -47,7 +50,33 @@ def prune(model: Model, level: int) -> Model:
     known = levels(model)
     if level not in known:
         raise BadInput(f"{model.recipe.name} cannot be pruned to level {level}; its levels are {_listed(known)}.")
-    return Model(_recipe(model.recipe, level, _nested(model).levels), _nested(model).prune(level))
+    pruned = _nested(model).prune(level)
+    return Model(_recipe(model.recipe, level, _nested(model).levels, nets.left_out(pruned)), pruned)
+
+
+def without(model: Model, modules: Sequence[str]) -> Model:
+    """The same model without some of its attention modules: no retraining, the weights of the others.
+
+    Its recipe says so in the net's option `without`, so that it is saved, loaded and exported as what it is.
+
+    Args:
+        model: with attention.
+        modules: as `nets.taps` names them; see `nets.leave_out` for what passes instead.
+
+    Raises:
+        UnknownName: no such module.
+    """
+    net = nets.leave_out(copy.deepcopy(model.net), modules)
+    options = {**model.recipe.net.options, "without": nets.left_out(net)}
+    count = f"{len(modules)} attention module{'' if len(modules) == 1 else 's'}"
+    recipe = model.recipe.model_copy(
+        update={
+            "name": f"{model.recipe.name}-pruned",
+            "about": f"{model.recipe.about} Without {count}.".strip(),
+            "net": model.recipe.net.model_copy(update={"options": options}),
+        }
+    )
+    return Model(recipe, net)
 
 
 def prunable() -> list[str]:
@@ -72,10 +101,13 @@ def _nested(model: Model) -> ANUNet:
     return model.net
 
 
-def _recipe(recipe: Recipe, level: int, whole: int) -> Recipe:
+def _recipe(recipe: Recipe, level: int, whole: int, left_out: list[str]) -> Recipe:
     if level == whole:
         return recipe
-    net = recipe.net.model_copy(update={"options": {**recipe.net.options, "levels": level}})
+    options = {**recipe.net.options, "levels": level}
+    if "without" in options:  # modules of the levels that went are no longer known
+        options["without"] = left_out
+    net = recipe.net.model_copy(update={"options": options})
     weights = recipe.loss.head_weights
     loss = recipe.loss.model_copy(update={"head_weights": weights and weights[-level:]})  # the deepest comes first
     stop = recipe.infer.early_exit if level > 2 else None  # two levels have nothing to leave out

@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from attentus.infer.sliding import Run, Window
+    from attentus.infer.sliding import Run, Source, Window
     from attentus.transforms.prepare import Step
 
 NO_VOTE = -1e30
 """Logit of an output without a vote; finite, because resampling multiplies it by zero."""
 LEAST = 1e-7
 """Mean probabilities closer than this to 0 or 1 are taken for it where they become logits again."""
+
+LAYERS_IN_MEMORY = 2**30
+"""Bytes that the sums of a member's layers may take before they go to a temporary file."""
 
 _MODALITIES = {
     "CT": ("ct", "cbct", "cect"),
@@ -51,6 +54,10 @@ class Member:
     window: Window
     run: Callable[[Preparation, Window], Run]
     """The net made ready for a scan."""
+    layers: int = 0
+    """Maps that it returns besides the logits."""
+    beside: Callable[[Preparation], tuple[Source, Sequence[float]]] | None = None
+    """Rows of something else on the prepared grid, which windows carry as further channels, and what lies outside."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +69,14 @@ class Wish:
         probabilities: keep them.
         vote: how several members decide: by mean probability, or each has one vote per voxel.
         limit: bytes that the process may take; the sums of windows go to a temporary file where that is needed.
+        keep: makes the arrays, zeros (maps, z, y, x), in which other maps than logits are kept; None: in memory.
     """
 
     clean: bool = True
     probabilities: bool = False
     vote: Vote = "mean"
     limit: int | None = None
+    keep: Callable[[tuple[int, ...]], NDArray[np.float16]] | None = None
 
 
 @dataclass(eq=False)
@@ -117,8 +126,9 @@ def segment(members: Sequence[Member], volume: Volume, wish: Wish, progress: Pro
             if out.probabilities is not None:
                 out.probabilities[(slice(None), *way.box)][:, rows] = activate(logits, regions=regions)
             for name, maps in slabs[0].items():
-                whole = out.maps.setdefault(name, np.zeros((len(maps), *volume.grid.shape), np.float16))
-                whole[(slice(None), *way.box)][:, rows] = maps
+                if name not in out.maps:
+                    out.maps[name] = (wish.keep or _zeros)((len(maps), *volume.grid.shape))
+                out.maps[name][(slice(None), *way.box)][:, rows] = maps
     names = {structure.name: structure.value for structure in recipe.labels}
     changes = clean_labels(out.labels, volume.grid.spacing, how, names, values_in(recipe))
     return Prediction(
@@ -189,7 +199,8 @@ def begin(members: Sequence[Member], volume: Volume) -> tuple[list[Preparation],
     """
     check_channels(volume, members[0].recipe)
     scans = _scans(members, volume)
-    plans = [scan.way_back.plan(len(members[0].recipe.outputs)) for scan in scans]
+    maps = len(members[0].recipe.outputs) + max(member.layers for member in members)
+    plans = [scan.way_back.plan(maps) for scan in scans]
     return scans, plans, [_walk(m, scan, plan) for m, scan, plan in zip(members, scans, plans, strict=True)]
 
 
@@ -213,7 +224,7 @@ def _fit(walks: list[Walk], expected: Forecast, limit: int) -> None:
             "  Allow more (--max-ram), or predict in smaller batches (infer.batch)."
         )
     for walk in walks:
-        walk.on_disk = expected.most > limit
+        walk.on_disk |= expected.most > limit
 
 
 def _values(recipe: Recipe) -> NDArray[np.unsignedinteger]:
@@ -227,8 +238,28 @@ def _walk(member: Member, scan: Preparation, plan: list[Step]) -> Walk:
     skip = None if how.skip_below is None else tuple(float(s(np.array(how.skip_below))) for s in scan.scales)
     options = Options(tuple(2 + "zyx".index(axis) for axis in how.mirror), skip, not member.recipe.regions)
     ahead = max(step.needs.stop - step.needs.start for step in plan)
-    run = member.run(scan, member.window)
-    return Walk(run, scan.rows, scan.grid.shape, scan.outside, member.window, options, ahead)
+    source: Source = scan.rows
+    outside: Sequence[float] = scan.outside
+    if member.beside is not None:
+        more, theirs = member.beside(scan)
+        source, outside = _joined(scan.rows, more), (*outside, *theirs)
+    walk = Walk(member.run(scan, member.window), source, scan.grid.shape, outside, member.window, options, ahead)
+    plane = 4 * scan.grid.shape[1] * scan.grid.shape[2]
+    walk.on_disk = member.layers * walk.capacity * plane > LAYERS_IN_MEMORY
+    return walk
+
+
+def _joined(one: Source, other: Source) -> Source:
+    """The channels of two sources, one behind the other."""
+
+    def both(first: int, last: int) -> NDArray[np.float32]:
+        return np.concatenate([one(first, last), other(first, last)])
+
+    return both
+
+
+def _zeros(shape: tuple[int, ...]) -> NDArray[np.float16]:
+    return np.zeros(shape, np.float16)
 
 
 def _slab(member: Member, scan: Preparation, walk: Walk, step: Step) -> dict[str, NDArray[np.float32]]:

@@ -17,7 +17,7 @@ import torch
 
 from attentus.data.patches import window
 from attentus.nets import listening
-from attentus.nets.parts import resize
+from attentus.nets.parts import crop_to, resize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -101,6 +101,7 @@ class Options:
     Args:
         mirror: axes of the array (2 z, 3 y, 4 x of N, C, z, y, x) to flip; the mean of all combinations is taken.
         skip: values per channel; a window in which no channel exceeds its own is background without being looked at.
+            Channels that a member carries along beside the scan's have none.
         background: the first map is background (not so for regions).
     """
 
@@ -198,7 +199,7 @@ class Walk:
 
     def _empty(self, one: NDArray[np.float32]) -> bool:
         limits = self.options.skip
-        return limits is not None and all(c.max() <= limit for c, limit in zip(one, limits, strict=True))
+        return limits is not None and all(c.max() <= limit for c, limit in zip(one, limits, strict=False))
 
     def _add(self, name: str, maps: NDArray[np.float32], start: tuple[int, int, int]) -> None:
         if name not in self._canvas:
@@ -328,12 +329,21 @@ def runner(net: nn.Module, dims: int, device: torch.device | str = "cpu", *, att
         if attention:
             with listening(net) as heard:
                 maps["logits"] = net(flat)[0]
-            maps |= {name: resize(alpha.float(), flat.shape[2:]) for name, alpha in heard.items()}
+            maps |= {name: laid_over(net, alpha, flat.shape[2:]) for name, alpha in heard.items()}
         else:
             maps["logits"] = net(flat)[0]
         return {k: (v.float()[:, :, None] if dims == 2 else v.float()).cpu().numpy() for k, v in maps.items()}
 
     return run
+
+
+def laid_over(net: nn.Module, maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps (N, K, *own) of what a net saw of a window, brought to the window's voxels.
+
+    What the net pads inside, to multiples of its `multiple`, lies behind the far borders and is cut off again.
+    """
+    multiple = int(getattr(net, "multiple", 1))
+    return crop_to(resize(maps.float(), [-(-n // multiple) * multiple for n in size]), size)
 
 
 def _flipped(run: Run, windows: NDArray[np.float32], axes: Sequence[int]) -> Maps:

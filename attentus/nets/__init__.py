@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from attentus.errors import BadInput
-from attentus.nets.attention import listening, taps
+from attentus.nets.attention import leave_out, left_out, listening, makers, parameters_of, replacing, taps, watching
 from attentus.nets.card import Card, Preset
 from attentus.nets.catalogue import CARDS
 from attentus.nets.cost import AttentionPoint, Cost, attention_points, cost
@@ -13,6 +13,8 @@ from attentus.nets.recompute import recomputing
 from attentus.registry import Factory, Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import nn
 
 __all__ = [
@@ -24,11 +26,17 @@ __all__ = [
     "card",
     "cost",
     "create",
+    "leave_out",
+    "left_out",
     "listening",
+    "makers",
     "names",
     "options",
+    "parameters_of",
     "presets",
+    "replacing",
     "taps",
+    "watching",
 ]
 
 _NETS: Factory[nn.Module] = Factory("net", {name: card.build for name, card in CARDS.items()}, group="attentus.nets")
@@ -66,6 +74,7 @@ def create(
     *,
     preset: str | None = None,
     checkpoint: bool = False,
+    without: Sequence[str] = (),
     **chosen: Any,
 ) -> nn.Module:
     """Build a network.
@@ -78,10 +87,11 @@ def create(
         preset: a named set of options, see `presets(name)`; single options override it.
         checkpoint: train with less memory and more time (activation checkpointing): blocks keep only their inputs
             and are computed again on the way back. Same gradients; see `nets.recompute`.
+        without: attention modules to leave out, as `taps(net)` names them; see `leave_out`.
         **chosen: options of the net, see `options(name)`.
 
     Raises:
-        UnknownName: no net or preset of that name.
+        UnknownName: no net, preset or attention module of that name.
         BadInput: an option the net does not have, or a value it does not take.
     """
     if min(in_channels, out_channels) < 1:
@@ -89,5 +99,5 @@ def create(
     if preset is not None:
         named = Registry("preset", CARDS[name].presets if name in CARDS else {}).get(preset)
         name, chosen = named.net or name, {**named.options, **chosen}
-    net = _NETS.create(name, dims, in_channels, out_channels, **chosen)
+    net = leave_out(_NETS.create(name, dims, in_channels, out_channels, **chosen), without)
     return recomputing(net) if checkpoint else net

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from attentus.errors import BadInput
+from attentus.nets.attention import leave_out, left_out
 from attentus.nets.parts import (
     AttentionTap,
     Norm,
@@ -108,9 +109,10 @@ class ANUNet(nn.Module):
             if self._up(i, j) not in self.ups:
                 self.ups[self._up(i, j)] = up_step(dims, widths[i + 1], widths[i], up, norm)
             for k in self._gated(j):
-                self.attention[f"x{i}_{j}_from_x{i}_{k}"] = AttentionTap()
-                if self._gate(i, j, k) not in self.gates:
-                    self.gates[self._gate(i, j, k)] = Agreement(dims, widths[i], max(GATE_FLOOR, widths[i] // 2))
+                gate = self._gate(i, j, k)
+                self.attention[f"x{i}_{j}_from_x{i}_{k}"] = AttentionTap(made_by=[f"gates.{gate}"])
+                if gate not in self.gates:
+                    self.gates[gate] = Agreement(dims, widths[i], max(GATE_FLOOR, widths[i] // 2))
         heads = range(1, levels + 1) if deep_supervision else (levels,)
         self.heads = nn.ModuleDict({f"x0_{j}": conv(dims, width, out_channels, 1) for j in heads})
 
@@ -183,8 +185,9 @@ class ANUNet(nn.Module):
         """What node (i, j) gets of X[i,k]."""
         if k not in self._gated(j):
             return skip
-        alpha: Tensor = self.attention[f"x{i}_{j}_from_x{i}_{k}"](self.gates[self._gate(i, j, k)](skip, signal))
-        return skip * alpha
+        tap = self.attention[f"x{i}_{j}_from_x{i}_{k}"]
+        alpha = None if tap.left_out else self.gates[self._gate(i, j, k)](skip, signal)
+        return tap(alpha, skip)  # type: ignore[no-any-return]
 
     def _gated(self, j: int) -> range:
         """Those k < j whose skips into column j are gated."""
@@ -215,6 +218,7 @@ class ANUNet(nn.Module):
         if f"x0_{level}" not in self.heads:
             raise BadInput(f"Level {level} has no head: this net was made with deep_supervision=False.")
         smaller = ANUNet(**self.made_from, levels=level, deep_supervision=len(self.heads) > 1 or self.levels == 1)
+        leave_out(smaller, left_out(self, within=smaller))
         kept = smaller.state_dict().keys()
         smaller.load_state_dict({name: value for name, value in self.state_dict().items() if name in kept})
         return smaller.to(next(self.parameters())).train(self.training)
@@ -249,12 +253,12 @@ class SameGridGate(nn.Module):
     def __init__(self, dims: int, channels: int, inner: int) -> None:
         super().__init__()
         self.agreement = Agreement(dims, channels, inner)
-        self.alpha = AttentionTap()
+        self.alpha = AttentionTap(made_by=["agreement"])
 
     def forward(self, skip: Tensor, signal: Tensor) -> Tensor:
         """Weigh the skip by how well it agrees with the signal."""
-        alpha: Tensor = self.alpha(self.agreement(skip, signal))
-        return skip * alpha
+        alpha = None if self.alpha.left_out else self.agreement(skip, signal)
+        return self.alpha(alpha, skip)  # type: ignore[no-any-return]
 
 
 def unet_plus_plus(

@@ -155,16 +155,20 @@ class GridGate(nn.Module):
         self.theta = conv(dims, channels, channels, 2, stride=2, bias=False)
         self.phi = conv(dims, signal_channels, channels, 1)
         self.psi = conv(dims, channels, 1, 1)
-        self.alpha = AttentionTap()
+        self.alpha = AttentionTap(made_by=["theta", "phi", "psi"])
         self.out = nn.Sequential(conv(dims, channels, channels, 1), normalise(dims, channels))
 
     def forward(self, skip: Tensor, signal: Tensor) -> Tensor:
         """Weigh the skip by how well it agrees with the signal."""
+        alpha = None if self.alpha.left_out else self._coefficients(skip, signal)
+        return self.out(self.alpha(alpha, skip))  # type: ignore[no-any-return]
+
+    def _coefficients(self, skip: Tensor, signal: Tensor) -> Tensor:
+        """(N, 1, *fine)."""
         at_skip = self.theta(skip)  # (N, C, *coarse)
         at_signal = resize(self.phi(signal), at_skip.shape[2:])
         score = self.psi(torch.relu_(at_skip.add_(at_signal)))  # (N, 1, *coarse)
-        alpha = self.alpha(resize(torch.sigmoid(score), skip.shape[2:]))  # (N, 1, *fine)
-        return self.out(alpha * skip)  # type: ignore[no-any-return]
+        return resize(torch.sigmoid(score), skip.shape[2:])
 
 
 def unet(

@@ -83,7 +83,7 @@ class DeepAttentiveFeatures(nn.Module):
             )
             for _ in widths
         )
-        self.alpha = nn.ModuleList(AttentionTap() for _ in widths)
+        self.alpha = nn.ModuleList(AttentionTap(made_by=[f"attend.{n}"]) for n in range(len(widths)))
         self.refine = nn.ModuleList(
             nn.Sequential(_unit(dims, level + fused, fused, 1), *_pair(dims, fused)) for _ in widths
         )
@@ -101,8 +101,8 @@ class DeepAttentiveFeatures(nn.Module):
         fused = self.fuse(torch.cat(levels, dim=1))
         refined = []
         for attend, tap, refine, level in zip(self.attend, self.alpha, self.refine, levels, strict=True):
-            alpha = tap(torch.sigmoid(attend(torch.cat([level, fused], dim=1))))  # (N, fused, *spatial)
-            refined.append(refine(torch.cat([level, alpha * fused], dim=1)))
+            alpha = None if tap.left_out else torch.sigmoid(attend(torch.cat([level, fused], dim=1)))  # as fused
+            refined.append(refine(torch.cat([level, tap(alpha, fused)], dim=1)))
         merged = self.merge(torch.cat(refined, dim=1))
         final = self.head(self.gather(torch.cat([branch(merged) for branch in self.dilated], dim=1)))
         if not self.training:

@@ -192,13 +192,17 @@ class SpaCor(nn.Module):
             conv(dims, squeezed, channels, 3), nn.LeakyReLU(SLOPE, inplace=True), conv(dims, channels, 1, 3)
         )
         self.g = conv(dims, channels, channels, 1)
-        self.alpha = AttentionTap()
+        self.alpha = AttentionTap(made_by=["net"])
 
     def forward(self, level: Tensor, finer: Tensor) -> Tensor:
         """Weigh the voxels of the level."""
+        alpha = None if self.alpha.left_out else self._coefficients(level, finer)
+        return self.alpha(alpha, self.g(level))  # type: ignore[no-any-return]
+
+    def _coefficients(self, level: Tensor, finer: Tensor) -> Tensor:
+        """(N, 1, *spatial)."""
         alpha = torch.sigmoid(self.net(self._squeeze(level, finer)))  # (N, 1, *2 spatial)
-        pooled = F.avg_pool3d(alpha, 2) if alpha.ndim == 5 else F.avg_pool2d(alpha, 2)
-        return self.alpha(pooled) * self.g(level)  # type: ignore[no-any-return]
+        return F.avg_pool3d(alpha, 2) if alpha.ndim == 5 else F.avg_pool2d(alpha, 2)
 
     def _squeeze(self, level: Tensor, finer: Tensor) -> Tensor:
         """Mean and maximum over the channels of both, (N, 1 or 2, *2 spatial)."""
@@ -233,14 +237,18 @@ class SemCor(nn.Module):
             nn.Linear(inner, channels),
         )
         self.g = nn.Identity() if self.shared else conv(dims, channels, channels, 1)
-        self.alpha = AttentionTap("channel")
+        self.alpha = AttentionTap("channel", made_by=["net"])
 
     def forward(self, level: Tensor, coarser: Tensor) -> Tensor:
         """Weigh the channels of the level."""
+        alpha = None if self.alpha.left_out else self._coefficients(level, coarser)
+        return self.alpha(alpha, self.g(level))  # type: ignore[no-any-return]
+
+    def _coefficients(self, level: Tensor, coarser: Tensor) -> Tensor:
+        """(N, C, 1, ...)."""
         squeezed = [torch.cat([_POOLS[pool](x.flatten(2)) for x in (level, coarser)], dim=1) for pool in self.pools]
         score = torch.stack([self.net(s) for s in squeezed]).sum(0) if self.shared else self.net(torch.cat(squeezed, 1))
-        alpha: Tensor = self.alpha(torch.sigmoid(score).view(*score.shape, *[1] * (level.ndim - 2)))
-        return alpha * self.g(level)  # type: ignore[no-any-return]
+        return torch.sigmoid(score).view(*score.shape, *[1] * (level.ndim - 2))
 
 
 def _mean(x: Tensor) -> Tensor:

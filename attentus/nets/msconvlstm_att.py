@@ -22,6 +22,11 @@ from attentus.nets.parts import AttentionTap, crop_to, one_of, pad_to_multiple, 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from attentus.nets.parts import Coefficients
+
+ASKED = 1024
+"""Positions whose attention is looked at, at most, to tell where all of it falls."""
+
 
 class MSConvLSTMAtt(nn.Module):
     """Multi-scale ConvLSTM with spatial attention.
@@ -227,12 +232,12 @@ class SqueezeExcitation(nn.Module):
         super().__init__()
         inner = max(4, channels // 16)
         self.factors = nn.Sequential(nn.Linear(channels, inner), nn.ReLU(inplace=True), nn.Linear(inner, channels))
-        self.alpha = AttentionTap("channel")
+        self.alpha = AttentionTap("channel", made_by=["factors"])
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale the channels."""
-        factors: Tensor = self.alpha(torch.sigmoid(self.factors(x.mean((2, 3))))[:, :, None, None])
-        return x * factors
+        factors = None if self.alpha.left_out else torch.sigmoid(self.factors(x.mean((2, 3))))[:, :, None, None]
+        return self.alpha(factors, x)  # type: ignore[no-any-return]
 
 
 class SpatialAttention(nn.Module):
@@ -252,17 +257,13 @@ class SpatialAttention(nn.Module):
         self.query = nn.Conv2d(channels, inner, 1)
         self.value = nn.Conv2d(channels, channels, 1)
         self.strength = nn.Parameter(torch.zeros(1))  # lambda
-        self.alpha = AttentionTap("received")
+        self.alpha = Gathering("received", made_by=["key", "query", "value", "strength"])
 
     def forward(self, v: Tensor) -> Tensor:
         """Add to every position what it gathers from all others."""
-        key, query, value = (_rows(project(v)) for project in (self.key, self.query, self.value))  # (N, P, .)
-        if self.alpha.heard:
-            self.alpha(_received(key, query).view(len(v), 1, *v.shape[2:]))
-        pad = (0, value.shape[2] - key.shape[2])
-        q, k, x = (rows[:, None] for rows in (F.pad(query, pad), F.pad(key, pad), value))  # one head
-        gathered = F.scaled_dot_product_attention(q, k, x, scale=1.0)[:, 0]
-        return self.strength * gathered.transpose(1, 2).reshape(v.shape) + v
+        if self.alpha.left_out:
+            return v
+        return self.strength * self.alpha((self.key(v), self.query(v)), self.value(v)) + v
 
     def attention_of(self, v: Tensor, positions: Sequence[tuple[int, int]]) -> Tensor:
         """Where the given positions look.
@@ -287,17 +288,51 @@ class SpatialAttention(nn.Module):
         return self.strength * gathered.transpose(1, 2).reshape(v.shape) + v, share
 
 
+class Gathering(AttentionTap):
+    """What every position gathers from all: sum_i S[i,j] X_i, with S the softmax over i of key_i query_j.
+
+    coefficients  key and query, (N, narrow, y, x) each; None gathers nothing
+    features      X, (N, C, y, x)
+    returns       (N, C, y, x)
+    """
+
+    def plain(self, features: Tensor) -> Tensor:
+        """Zeros."""
+        return torch.zeros_like(features)
+
+    def weigh(self, coefficients: Coefficients, features: Tensor) -> Tensor:
+        """Through the fused attention of torch."""
+        key, query, value = (_rows(x) for x in (*coefficients, features))  # (N, P, .)
+        pad = (0, value.shape[2] - key.shape[2])
+        q, k, x = (rows[:, None] for rows in (F.pad(query, pad), F.pad(key, pad), value))  # one head
+        gathered: Tensor = F.scaled_dot_product_attention(q, k, x, scale=1.0)[:, 0]
+        return gathered.transpose(1, 2).reshape(features.shape)
+
+    def shown(self, coefficients: Coefficients) -> Tensor:
+        """Share of all attention that each position receives, (N, 1, y, x) with sum 1; see `_received`."""
+        key, query = coefficients
+        return _received(_rows(key), _rows(query)).view(len(key), 1, *key.shape[2:])
+
+    def towards(self, coefficients: Coefficients, position: tuple[int, int]) -> Tensor:
+        """Where one position (y, x) looks: a column of S, (N, 1, y, x) with sum 1."""
+        key, query = coefficients
+        y, x = position
+        score = torch.einsum("nchw,nc->nhw", key, query[:, :, y, x])
+        return torch.softmax(score.flatten(1), dim=1).view(len(key), 1, *key.shape[2:])
+
+
 def _rows(x: Tensor) -> Tensor:
     """(N, C, y, x) to (N, positions, C)."""
     return x.flatten(2).transpose(1, 2)
 
 
-def _received(key: Tensor, query: Tensor, chunk: int = 1024) -> Tensor:
-    """Share of all attention that each position receives, (N, P) with sum 1; queries are taken in chunks."""
-    total = key.new_zeros(key.shape[:2])
-    for part in torch.split(query, chunk, dim=1):
-        total = total + torch.softmax(part @ key.transpose(1, 2), dim=2).sum(1)
-    return total / query.shape[1]
+def _received(key: Tensor, query: Tensor) -> Tensor:
+    """Share of all attention that each position receives, (N, P) with sum 1.
+
+    Of more than `ASKED` positions some are asked, evenly spread: all would cost as much as the attention itself.
+    """
+    asked = query[:, :: -(-query.shape[1] // ASKED)]
+    return torch.softmax(asked @ key.transpose(1, 2), dim=2).mean(1)
 
 
 def cbr(in_channels: int, channels: int, kernel: int, stride: int = 1) -> nn.Sequential:

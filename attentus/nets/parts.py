@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Norm = Literal["batch", "instance", "none"]
 Up = Literal["transposed", "transposed-plain", "nearest"]
+Kind = Literal["gate", "residual", "channel", "received"]
+Coefficients = Tensor | tuple[Tensor, ...]
 
 SLOPE = 0.01
 """Of every LeakyReLU (nnU-Net, DPC-Net)."""
@@ -131,19 +133,42 @@ def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
     return x
 
 
-class AttentionTap(nn.Identity):
-    """Stands where attention coefficients pass by, changes nothing, and can be listened to (`nets.attention`).
+class AttentionTap(nn.Module):
+    """Where coefficients meet the features they weigh; there they can be heard, replaced, left out (`nets.attention`).
+
+    coefficients  as `kind` says; None stands for no attention at all
+    features      (N, C, *spatial)
+    returns       the features weighed, same shape
 
     Args:
-        kind: what passes by. "gate": factors in 0..1 per voxel, (N, 1 or C, *spatial). "channel": factors in 0..1 per
-            channel, (N, C, 1, ...). "received": the share of all attention that falls on a voxel, (N, 1, *spatial),
-            worked out only while somebody listens.
+        kind: how the features are weighed. "gate": times factors in 0..1 per voxel, (N, 1 or C, *spatial).
+            "residual": times one plus such factors. "channel": times factors in 0..1 per channel, (N, C, 1, ...).
+            "received": otherwise, see the module; what is heard is the share of all attention that falls on a voxel.
+        made_by: parts that serve only to make the coefficients, as paths from the module that holds the tap (lists
+            and dicts of modules do not count as such).
     """
 
-    def __init__(self, kind: Literal["gate", "channel", "received"] = "gate") -> None:
+    def __init__(self, kind: Kind = "gate", made_by: Sequence[str] = ()) -> None:
         super().__init__()
-        self.kind = kind
-        self.heard = False
+        self.kind, self.made_by = kind, tuple(made_by)
+        self.left_out = False
+
+    def forward(self, coefficients: Coefficients | None, features: Tensor) -> Tensor:
+        """Weigh the features."""
+        return self.plain(features) if coefficients is None else self.weigh(coefficients, features)
+
+    def plain(self, features: Tensor) -> Tensor:
+        """What comes out without attention."""
+        return features
+
+    def weigh(self, coefficients: Coefficients, features: Tensor) -> Tensor:
+        """What comes out with it."""
+        factors = cast("Tensor", coefficients)
+        return (1 + factors) * features if self.kind == "residual" else factors * features
+
+    def shown(self, coefficients: Coefficients) -> Tensor:
+        """What is heard of the coefficients: (N, maps, *spatial)."""
+        return cast("Tensor", coefficients)
 
 
 def he_initialise(net: nn.Module, slope: float) -> None:

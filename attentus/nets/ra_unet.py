@@ -112,14 +112,14 @@ class AttentionResidual(nn.Module):
         self.across = nn.ModuleList(Residual(dims, channels, channels) for _ in range(depth))
         self.up = nn.ModuleList(Residual(dims, channels, channels) for _ in range(depth + 1))
         self.mask = nn.Sequential(conv(dims, channels, channels, 1), conv(dims, channels, channels, 1))
-        self.alpha = AttentionTap()
+        self.alpha = AttentionTap("residual", made_by=["down", "across", "up", "mask"])
         self.after = Residual(dims, channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Strengthen the features where the mask says they matter."""
         x = self.before(x)
-        mask: Tensor = self.alpha(torch.sigmoid(self.mask(self._hourglass(x))))  # S
-        return self.after((1 + mask) * self.trunk(x))  # type: ignore[no-any-return]
+        mask = None if self.alpha.left_out else torch.sigmoid(self.mask(self._hourglass(x)))  # S
+        return self.after(self.alpha(mask, self.trunk(x)))  # type: ignore[no-any-return]
 
     def _hourglass(self, x: Tensor) -> Tensor:
         x = self.down[0](self.pool(x))

@@ -31,6 +31,8 @@ LARGEST = 1024
 """An embedded image has at most so many pixels a side."""
 LOSSLESS = 40_000
 """Up to so many pixels an image is embedded as PNG, beyond as JPEG."""
+HEAT, OPAQUE = "inferno", 0.75
+"""Colours of values laid over an image, readable without colour vision and in print, and their largest opacity."""
 COLOURS = 7
 """Structures of different colour; the style sheet knows them as s0, s1, ... and draws later rounds dashed."""
 
@@ -49,6 +51,10 @@ class Scene:
     """Label values of the structures, in the order of their colours."""
     geometry: bool = True
     """Whether millimetres and orientation are known; pictures such as PNG do not say."""
+    heat: NDArray[Any] | None = None
+    """Values (z, y, x) laid over the image in colours."""
+    heat_range: tuple[float, float] = (0.0, 1.0)
+    """Values that get no colour and the brightest one."""
 
 
 class Picture(NamedTuple):
@@ -131,6 +137,7 @@ def _picture(sheet: _Sheet, shown: Range, what: str) -> Picture:
         Markup('<image href="{}" width="{:.1f}" height="{:.1f}" preserveAspectRatio="none"/>').format(
             _embedded(pixels), width, height
         ),
+        *_heat(sheet, width, height),
         *_overlays(sheet),
         *_marks(sheet, width, height),
     ]
@@ -139,6 +146,20 @@ def _picture(sheet: _Sheet, shown: Range, what: str) -> Picture:
         ' aria-label="{what}, {plane} {place}">{parts}</svg>'
     ).format(w=width, h=height, what=what, plane=plane.name, place=place, parts=Markup("").join(parts))
     return Picture(plane.name, svg, place)
+
+
+def _heat(sheet: _Sheet, width: float, height: float) -> list[Markup]:
+    """The values laid over, if there are any: brighter and more opaque the higher."""
+    if sheet.scene.heat is None:
+        return []
+    from matplotlib import colormaps
+
+    low, high = sheet.scene.heat_range
+    values = (np.asarray(sheet.cut(sheet.scene.heat), np.float32) - low) / max(high - low, 1e-6)
+    colours = colormaps[HEAT](values.clip(0, 1), bytes=True)
+    colours[..., 3] = (255 * OPAQUE * values.clip(0, 1)).astype(np.uint8)
+    image = Markup('<image class="heat" href="{}" width="{:.1f}" height="{:.1f}" preserveAspectRatio="none"/>')
+    return [image.format(_embedded(colours), width, height)]
 
 
 def _overlays(sheet: _Sheet) -> list[Markup]:
@@ -197,11 +218,11 @@ def _marks(sheet: _Sheet, width: float, height: float) -> list[Markup]:
 
 
 def _embedded(pixels: NDArray[np.uint8]) -> str:
-    """A grey image as a data URI."""
+    """A grey image (y, x), or one with colours and opacity (y, x, 4), as a data URI."""
     from PIL import Image
 
     file = BytesIO()
-    small = pixels.size <= LOSSLESS
+    small = pixels.ndim == 3 or pixels.size <= LOSSLESS
     image = Image.fromarray(np.ascontiguousarray(pixels))
     image.thumbnail((LARGEST, LARGEST))
     image.save(file, "PNG" if small else "JPEG", quality=90)

@@ -198,9 +198,37 @@ def write_level(
         BadInput: no such level, or `out` is the model's own folder.
         BadFile: the folder exists and may not be replaced, or cannot be written.
     """
-    pruned = prune(source, level)
+    how = f"level {level} of the {levels(source)[-1]} of {source.recipe.name}, not trained again"
+    write_pruned(source, prune(source, level), how, out, scores=scores, dataset=dataset, overwrite=overwrite)
+
+
+def write_pruned(
+    source: Model,
+    pruned: Model,
+    how: str,
+    out: Path,
+    *,
+    scores: Scores | None = None,
+    dataset: Dataset | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a model that is a part of another as a complete model folder.
+
+    Args:
+        source: the whole model.
+        pruned: the part.
+        how: what it is a part of, for its card.
+        out: the new folder.
+        scores: of the part on the cases held back.
+        dataset: see `write_level`.
+        overwrite: whether a model there may be replaced.
+
+    Raises:
+        BadInput: `out` is the whole model's own folder.
+        BadFile: the folder exists and may not be replaced, or cannot be written.
+    """
     if source.folder and out.resolve() == source.folder.resolve():
-        raise BadInput(f"{out} holds the whole model, whose deeper levels would be lost. Choose another folder (-o).")
+        raise BadInput(f"{out} holds the whole model, parts of which would be lost. Choose another folder (-o).")
     with replacing_folder(out, holds="recipe.yaml", overwrite=overwrite) as folder:
         pruned.save(folder)
         test = cases_of(source, dataset, "test") if dataset else []
@@ -211,7 +239,7 @@ def write_level(
         facts = {
             "Parameters": f"{sum(p.numel() for p in pruned.net.parameters()):,}",
             "Attention modules": str(len(nets.taps(pruned.net))),
-            "Pruned": f"level {level} of the {levels(source)[-1]} of {source.recipe.name}, not trained again",
+            "Pruned": how,
         }
         write_card(folder, pruned.recipe, scores, {**facts, **_history(source)})
         if source.folder and (source.folder / "data.json").is_file():

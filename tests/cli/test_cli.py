@@ -33,6 +33,8 @@ COMMANDS = [
     *(
         ["train"],
         ["predict"],
+        ["explain"],
+        ["audit"],
         ["prune"],
         ["score"],
         ["compare"],

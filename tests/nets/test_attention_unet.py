@@ -107,7 +107,7 @@ def test_a_grid_gate_by_hand():
         gate.out[0].bias.zero_()
         skip = torch.tensor([1.0, 3.0, 2.0, 2.0, 0.0, 4.0, 2.5, 1.5]).view(1, 1, 2, 2, 2)
         seen = []
-        gate.alpha.register_forward_hook(lambda _m, _i, output: seen.append(output))
+        gate.alpha.register_forward_hook(lambda _m, inputs, _output: seen.append(inputs[0]))
         gated = gate(skip, torch.full((1, 1, 1, 1, 1), 0.5))
     torch.testing.assert_close(seen[0], torch.full((1, 1, 2, 2, 2), 0.817574), rtol=0, atol=1e-6)
     torch.testing.assert_close(gated, 0.817574 * skip, rtol=2e-5, atol=0)  # batch norm adds its epsilon

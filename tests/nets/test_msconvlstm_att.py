@@ -156,11 +156,29 @@ def test_received_attention_by_hand():
     close(heard["alpha"], [0.375, 0.625])
 
 
-def test_received_attention_is_not_worked_out_unless_somebody_listens():
+def test_received_attention_is_not_worked_out_unless_somebody_listens(monkeypatch):
     module, v = _by_hand(0.5)
-    with passing(alpha=module.alpha) as seen:
+    monkeypatch.setattr(module.alpha, "shown", lambda _coefficients: pytest.fail("worked out"))
+    module(v)
+
+
+def test_where_a_position_looks():
+    module, v = _random_attention()
+    with torch.no_grad():
+        _, share = module.dense(v)
+        for y, x in ((0, 0), (4, 6), (2, 3)):
+            found = module.alpha.towards((module.key(v), module.query(v)), (y, x))
+            close(found.flatten(1), share[:, :, 7 * y + x])
+
+
+def test_of_many_positions_some_are_asked():
+    module = SpatialAttention(8)
+    v = torch.randn(1, 8, 40, 50)
+    with torch.no_grad(), nets.listening(module) as heard:
         module(v)
-    assert seen["alpha"] == []
+        share = module.dense(v)[1]
+    close(heard["alpha"].flatten(1), share[:, :, ::2].mean(2))  # 1000 of 2000
+    close(heard["alpha"].sum(), 1.0, atol=1e-5)
 
 
 def _random_attention(channels=16):

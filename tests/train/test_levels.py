@@ -191,7 +191,7 @@ def test_test_cases_judge_what_the_others_chose(tmp_path):
 
 def test_nothing_is_lost_by_writing(trained, tmp_path):
     model, _ = trained
-    with pytest.raises(BadInput, match="deeper levels would be lost"):
+    with pytest.raises(BadInput, match="parts of which would be lost"):
         write_level(model, 1, model.folder, overwrite=True)
     write_level(model, 1, tmp_path / "small")
     with pytest.raises(BadFile, match="exists already"):

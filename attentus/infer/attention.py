@@ -1,0 +1,162 @@
+"""Attention as maps while a scan is segmented: one map per module, stitched by the same windows as the prediction.
+
+A module with a map per channel is shown by their mean. Vectors, a factor per channel, are no maps: their mean and
+spread over the windows is kept.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from attentus import nets
+from attentus.infer.sliding import laid_over
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from attentus.infer.sliding import Maps
+    from attentus.nets.parts import AttentionTap, Coefficients
+
+LAYERS = "layers"
+"""The name under which the maps of all modules come, one behind the other."""
+
+
+@dataclass
+class Vector:
+    """Factors per channel over all windows, (C,)."""
+
+    total: Tensor
+    squares: Tensor
+    windows: int = 0
+
+    def add(self, factors: Tensor) -> None:
+        """Count factors (N, C) of N windows."""
+        wide = factors.double()
+        self.total += wide.sum(0)
+        self.squares += wide.square().sum(0)
+        self.windows += len(factors)
+
+    @property
+    def mean(self) -> list[float]:
+        """Of each channel."""
+        return [float(v) for v in self.total / self.windows]
+
+    @property
+    def sd(self) -> list[float]:
+        """Of each channel, over the windows (n)."""
+        spread = self.squares / self.windows - (self.total / self.windows).square()
+        return [float(v) for v in spread.clamp_min(0).sqrt()]
+
+
+class Capture:
+    """A net as a function of windows that also returns its attention.
+
+    Args:
+        net: in evaluation mode.
+        dims: 2 for nets that take slices.
+        device: where the net lives.
+        features: also return what goes into each module and what comes out, the mean size over the channels.
+    """
+
+    def __init__(self, net: nn.Module, dims: int, device: torch.device, *, features: bool = False) -> None:
+        self.net, self.dims, self.device, self.features = net, dims, device, features
+        self.vectors: dict[str, Vector] = {}
+        self._seen: dict[tuple[str, str], list[Tensor]] = {}
+        self.keep_only(tuple(nets.taps(net)))
+
+    def keep_only(self, names: Sequence[str]) -> None:
+        """Look at these modules and at no others."""
+        known = nets.taps(self.net)
+        self.kinds = {name: known[name].kind for name in names}
+        self.layers = [(name, "attention") for name, kind in self.kinds.items() if kind != "channel"]
+        if self.features:
+            self.layers += [(name, what) for name in self.kinds for what in ("before", "after")]
+
+    @contextmanager
+    def vectors_left_alone(self) -> Iterator[None]:
+        """Passes made inside the `with` block do not count for vectors."""
+        before = self.vectors
+        self.vectors = {}
+        try:
+            yield
+        finally:
+            self.vectors = before
+
+    @torch.inference_mode()
+    def __call__(self, windows: NDArray[np.float32]) -> Maps:
+        """Windows (N, C, z, y, x) to "logits" (N, K, z, y, x) and `LAYERS` (N, len(layers), z, y, x)."""
+        x = torch.from_numpy(windows).to(self.device)
+        flat = x[:, :, 0] if self.dims == 2 else x
+        self._seen.clear()
+        with nets.watching(self.net, self._see):
+            maps = {"logits": self.net(flat)[0].float()}
+        if self.layers:
+            maps[LAYERS] = self._stacked(flat.shape[2:])
+        return {name: (v[:, :, None] if self.dims == 2 else v).cpu().numpy() for name, v in maps.items()}
+
+    def _see(self, name: str, tap: AttentionTap, coefficients: Coefficients, before: Tensor, after: Tensor) -> None:
+        if name not in self.kinds:
+            return
+        shown = tap.shown(coefficients)
+        if tap.kind == "channel":
+            factors = shown.flatten(1).cpu()
+            empty = torch.zeros(factors.shape[1], dtype=torch.float64)
+            self.vectors.setdefault(name, Vector(empty, empty.clone())).add(factors)
+        else:
+            self._keep(name, "attention", one_map(tap, shown))
+        if self.features:
+            self._keep(name, "before", before.abs().mean(1, keepdim=True))
+            self._keep(name, "after", after.abs().mean(1, keepdim=True))
+
+    def _keep(self, name: str, what: str, one: Tensor) -> None:
+        self._seen.setdefault((name, what), []).append(one)
+
+    def _stacked(self, size: torch.Size) -> Tensor:
+        """All layers of the pass on the voxels of its windows; those of one resolution are brought there together."""
+        alike: dict[torch.Size, list[int]] = {}
+        found = []
+        for place, layer in enumerate(self.layers):
+            passes = self._seen[layer]  # several where a module is used more than once, as shared branches are
+            found.append(passes[0] if len(passes) == 1 else torch.stack(passes).mean(0))
+            alike.setdefault(found[-1].shape[2:], []).append(place)
+        out = found[0].new_empty((len(found[0]), len(found), *size), dtype=torch.float32)
+        for places in alike.values():
+            out[:, places] = laid_over(self.net, torch.cat([found[place] for place in places], dim=1), size)
+        return out
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Inside the `with` block the net is in evaluation mode."""
+    was_training = net.training
+    net.eval()
+    try:
+        yield
+    finally:
+        net.train(was_training)
+
+
+def one_map(tap: AttentionTap, shown: Tensor) -> Tensor:
+    """What is heard of a module as one map, (N, 1, *spatial): mean of several; received shares times the positions.
+
+    So 1 is full attention for factors, and for shares what every position would get if all were alike.
+    """
+    if tap.kind == "received":
+        return shown * shown[0, 0].numel()
+    return shown if shown.shape[1] == 1 else shown.mean(1, keepdim=True)
+
+
+def on_disk(shape: tuple[int, ...]) -> NDArray[np.float16]:
+    """Zeros in a temporary file, which goes when nobody holds them any more."""
+    with TemporaryFile(prefix="attentus-") as file:  # the mapping keeps it after it is closed
+        array: NDArray[np.float16] = np.memmap(file, np.float16, "w+", shape=shape)
+    return array
