@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 
 import numpy as np
@@ -181,6 +182,55 @@ def test_attention_can_be_listened_to_without_changing_anything(name, dims):
     heard.clear()
     net(x)
     assert not heard
+
+
+with torch.device("meta"):
+    GATED = [each for each in EACH if nets.taps(tiny(*each))]
+
+
+@pytest.mark.parametrize(("name", "dims"), GATED)
+def test_attention_can_be_replaced(name, dims):
+    net, x = tiny(name, dims).eval(), torch.randn(1, 1, *EVEN[dims])
+    with torch.no_grad():
+        for sam in (module for module in net.modules() if hasattr(module, "strength")):
+            sam.strength.fill_(0.5)  # starts at zero, where nothing that is gathered counts
+        plain = net(x)
+        for tap in nets.taps(net):
+            with nets.replacing(net, {tap: lambda own: own}):
+                torch.testing.assert_close(net(x), plain, rtol=0, atol=0)
+        with nets.replacing(net, dict.fromkeys(nets.taps(net), lambda _own: None)):
+            assert not torch.equal(net(x)[0], plain[0])
+        torch.testing.assert_close(net(x), plain, rtol=0, atol=0)
+    with pytest.raises(UnknownName, match="No attention module is called 'gate'"), nets.replacing(net, {"gate": id}):
+        pass
+
+
+@pytest.mark.parametrize(("name", "dims"), GATED)
+def test_attention_can_be_left_out_for_good(name, dims, tmp_path):
+    net, x = tiny(name, dims).eval(), torch.randn(1, 1, *EVEN[dims])
+    names, parts = list(nets.taps(net)), nets.makers(net)
+    for chosen in ([names[0]], names[1:], names):
+        smaller = nets.leave_out(copy.deepcopy(net), chosen)
+        with torch.no_grad(), nets.replacing(net, dict.fromkeys(chosen, lambda _own: None)):
+            torch.testing.assert_close(smaller(x), net(x), rtol=0, atol=0)
+        assert nets.left_out(smaller) == chosen
+        assert set(nets.taps(smaller)) == {*names} - {*chosen}
+        kept = {path for name in nets.taps(smaller) for path in parts[name]}
+        gone = [path for name in chosen for path in parts[name] if path not in kept]
+        count, whole = (sum(p.numel() for p in one.parameters()) for one in (smaller, net))
+        assert whole - count == nets.parameters_of(net, gone)
+        save_file(smaller.state_dict(), tmp_path / "w.safetensors")
+        again = nets.create(name, dims, 1, 2, preset="tiny", without=chosen).eval()
+        again.load_state_dict(load_file(tmp_path / "w.safetensors"))
+        with torch.no_grad():
+            torch.testing.assert_close(again(x), smaller(x), rtol=0, atol=0)
+            with nets.listening(again) as heard:
+                again(x)
+        assert set(heard) == {*names} - {*chosen}
+    assert count < whole
+    if dims == 2:
+        exported = torch.export.export(again, (x,)).module()
+        torch.testing.assert_close(exported(x)[0], again(x)[0])
 
 
 @pytest.mark.parametrize(("name", "preset"), VARIANTS)
