@@ -145,7 +145,9 @@ def test_maps_come_back_from_another_spacing_and_are_zero_where_the_scan_was_cro
     prepare = model.recipe.prepare.model_copy(update={"crop_above": 0.0})
     model = Model(model.recipe.model_copy(update={"prepare": prepare}), model.net)
     found = attention(model, scan.like(array), flips=False).prediction.attention["fine"]
-    np.testing.assert_allclose(found.canonical().array[0].astype(float), (scan.canonical().like(array).array[0] > 0) / 2)
+    np.testing.assert_allclose(
+        found.canonical().array[0].astype(float), (scan.canonical().like(array).array[0] > 0) / 2
+    )
 
 
 def test_sums_that_would_take_too_much_memory_go_to_a_file(monkeypatch):
