@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from attentus import losses, metrics, nets
+    from attentus import explain, losses, metrics, nets
     from attentus.cascade import Cascade, fit_cascade, load
     from attentus.data import Dataset
     from attentus.infer import Ensemble, Model
@@ -35,6 +35,7 @@ __all__ = [
     "Model",
     "Recipe",
     "Volume",
+    "explain",
     "fit",
     "fit_cascade",
     "load",
