@@ -263,7 +263,8 @@ class SpatialAttention(nn.Module):
         """Add to every position what it gathers from all others."""
         if self.alpha.left_out:
             return v
-        return self.strength * self.alpha((self.key(v), self.query(v)), self.value(v)) + v
+        gathered: Tensor = self.alpha((self.key(v), self.query(v)), self.value(v))
+        return self.strength * gathered + v
 
     def attention_of(self, v: Tensor, positions: Sequence[tuple[int, int]]) -> Tensor:
         """Where the given positions look.
