@@ -39,6 +39,8 @@ class RAUNet(nn.Module):
         widths: channels of Conv1 and Res1 to Res5, each at least 4; None takes RA-UNet-I in 2D, RA-UNet-II in 3D.
         depths: long-range skips inside the attention modules, from the coarsest skip to the finest.
         attention: False leaves the skips as they are (a residual U-Net, the ablation).
+        momentum: share of a batch in the running means of the normalisation. Keras's, the default, needs some 500 steps
+            to forget its beginning; a training of fewer steps takes more, such as 0.1.
     """
 
     multiple = 32
@@ -52,6 +54,7 @@ class RAUNet(nn.Module):
         widths: Sequence[int] | None = None,
         depths: Sequence[int] = DEPTHS,
         attention: bool = True,
+        momentum: float = 0.01,
     ) -> None:
         super().__init__()
         stem, *levels = _checked_widths(dims, widths)
@@ -70,6 +73,11 @@ class RAUNet(nn.Module):
         self.conv2 = _conv_bn_relu(dims, levels[0] + stem, stem)
         self.conv3 = conv(dims, stem, out_channels, 3)
         _initialise(self)
+        if not 0 < momentum <= 1:
+            raise BadInput(f"momentum is above 0 and at most 1, got {momentum:g}.")
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+                module.momentum = momentum
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(N, in_channels, *spatial) to a tuple of one (N, out_channels, *spatial).

@@ -256,6 +256,10 @@ def test_it_starts_like_the_authors_framework():
     net = RAUNet(2, 1, 1)
     norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
+    quick = [m for m in on_meta("ra-unet", momentum=0.1).modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
+    assert {(norm.eps, norm.momentum) for norm in quick} == {(1e-3, 0.1)}
+    with pytest.raises(BadInput, match="momentum is above 0"):
+        on_meta("ra-unet", momentum=0.0)
     convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
     assert all(m.bias.abs().max() == 0 for m in convolutions)
     stem = net.conv1[0].weight  # Glorot: uniform within sqrt(6 / (9 * 1 + 9 * 16)) = 0.198030
