@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from attentus import explain, losses, metrics, nets
     from attentus.cascade import Cascade, fit_cascade, load
     from attentus.data import Dataset
-    from attentus.infer import Ensemble, Model
+    from attentus.infer import Ensemble, Model, write_dicom
     from attentus.io import read, read_labels, write
     from attentus.metrics import score
     from attentus.recipes import Recipe
@@ -46,6 +46,7 @@ __all__ = [
     "read_labels",
     "score",
     "write",
+    "write_dicom",
 ]
 
 _HOME = {
@@ -62,6 +63,7 @@ _HOME = {
     "read_labels": "attentus.io",
     "score": "attentus.metrics",
     "write": "attentus.io",
+    "write_dicom": "attentus.infer",
 }
 
 

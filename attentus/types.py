@@ -412,6 +412,8 @@ class Prediction:
     """(1 + structures, z, y, x) float16, background first, when asked for; regions come without background."""
     attention: Mapping[str, Volume] = field(default_factory=dict)
     """Attention coefficients by module name, (maps, z, y, x) float16, when asked for."""
+    parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Structure to all integers that its voxels hold, where that is more than its own: a region that holds others."""
     removed_ml: Mapping[str, float] = field(default_factory=dict)
     """What post-processing took from structures, millilitres; those that lost nothing are left out."""
     added_ml: Mapping[str, float] = field(default_factory=dict)

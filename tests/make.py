@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
 from contextlib import nullcontext
 from functools import partial
 from itertools import permutations, product
@@ -14,11 +17,12 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from scipy.ndimage import gaussian_filter
 
 from attentus import io
 from attentus.recipes import Recipe, build
-from attentus.types import AxisMap, Grid, Volume
+from attentus.types import AxisMap, Grid, Prediction, Volume
 
 ORIENTATIONS = [AxisMap(o, f) for o in permutations(range(3)) for f in product((False, True), repeat=3)]
 """All 48 ways to lay three axes along left-right, front-back and foot-head."""
@@ -118,9 +122,15 @@ def _pixels(ds: Dataset, array: np.ndarray) -> None:
     ds.PixelData = array.tobytes()
 
 
-def enhanced_dicom(path: Path, volume: Volume) -> Path:
+def enhanced_dicom(path: Path, volume: Volume, **tags) -> Path:
     """Write a volume as one multi-frame object whose frames are in reverse order."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     ds = _slice(volume, 0, 1.0, 0.0)
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
+    for tag in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+        setattr(ds, tag, tags.pop(tag, generate_uid()))
+    for tag, value in tags.items():
+        setattr(ds, tag, value)
     for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"):
         delattr(ds, tag)
     order = range(volume.grid.shape[0] - 1, -1, -1)
@@ -141,6 +151,20 @@ def enhanced_dicom(path: Path, volume: Volume) -> Path:
     _pixels(ds, volume.array[0, list(order)].astype(np.int16))
     ds.save_as(path, enforce_file_format=True)
     return path
+
+
+def complaints(file: Path) -> list[str]:
+    """What dciodvfy (Debian: dicom3tools) says is wrong with a DICOM file; a skip where it is not installed."""
+    lines = subprocess.run([tool("dciodvfy"), "-new", file], capture_output=True, text=True, check=False).stderr
+    return [line for line in lines.splitlines() if line.startswith("Error")]
+
+
+def tool(name: str) -> str:
+    """A program on the path or beside this Python, or a skip."""
+    found = shutil.which(name) or shutil.which(name, path=Path(sys.executable).parent)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
 
 
 def edit_dicom(path: Path, **tags) -> None:
@@ -231,6 +255,29 @@ class Watcher:
         self.done += steps
         if self.what == "training" and self.done == self.stop_at:
             signal.raise_signal(signal.SIGINT)
+
+
+def prediction(
+    scan: Volume, names: dict[str, int], *, seed: int = 0, probabilities: bool = False, **more
+) -> Prediction:
+    """Blobs of the named values in the middle of a scan: its outer slices hold nothing, and one inside neither.
+
+    Probabilities are those of a net that is sure to 0.8, background first.
+    """
+    shape = scan.grid.shape
+    noise = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 0.7)
+    labels = np.zeros(shape, np.uint8)
+    for level, value in zip(np.linspace(-0.2, 0.3, len(names)), names.values(), strict=True):
+        labels[noise > level] = value
+    for axis, n in enumerate(shape):
+        edge = np.moveaxis(labels, axis, 0)
+        edge[[0, n // 2, n - 1] if n > 4 else []] = 0
+    maps = None
+    if probabilities:
+        values = np.array([0, *names.values()])[:, None, None, None]
+        chance = np.where(labels == values, 0.8, 0.2 / len(names))
+        maps = scan.like(chance.astype(np.float16))
+    return Prediction(scan.like(labels[None]), names, maps, model="made", **more)
 
 
 def dicom_seg(path: Path, images: list[Path], masks: dict[str, np.ndarray], kind: str = "BINARY", **options) -> Path:

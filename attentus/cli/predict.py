@@ -13,6 +13,7 @@ from attentus.cli.show import duration, failures, print_json, progress
 if TYPE_CHECKING:
     from attentus.infer.cohort import Done, Scan
     from attentus.infer.cohort.stages import Forecaster
+    from attentus.io.dicom_write import Dicom, Kind
 
 
 def predict(
@@ -25,7 +26,10 @@ def predict(
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="File for one scan, or folder.")],
     ending: Annotated[
-        str | None, typer.Option("--format", help="nii.gz, nii, nrrd, mha or png; default nii.gz, png for pictures.")
+        str | None,
+        typer.Option(
+            "--format", help="nii.gz, nii, nrrd, mha, png, or dcm (DICOM SEG); default nii.gz, png for pictures."
+        ),
     ] = None,
     weights: Annotated[Literal["best", "last"], typer.Option(help="Best on validation, or last.")] = "best",
     clean: Annotated[
@@ -33,6 +37,17 @@ def predict(
     ] = True,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write softmax probabilities.")] = False,
     attention: Annotated[bool, typer.Option("--attention", help="Also write attention coefficients.")] = False,
+    seg_type: Annotated[
+        Literal["binary", "labelmap", "fractional"] | None,
+        typer.Option(help="Of DICOM results: binary masks (default), one label map, or probabilities."),
+    ] = None,
+    sr: Annotated[
+        bool, typer.Option("--sr", help="With DICOM results: also a report of volumes and longest diameters.")
+    ] = False,
+    codes: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Codes of structures for DICOM results (YAML), as in infer.codes."),
+    ] = None,
     early_exit: Annotated[
         float | None, typer.Option(metavar="DICE", help="Nested nets: stop at the head that agrees, e.g. 0.99.")
     ] = None,
@@ -64,6 +79,7 @@ def predict(
     from attentus.infer.cohort import Crew, find_scans, predict_cohort
 
     found = find_scans(scans, out, ending)
+    dicom = _dicom(found, seg_type, codes, sr=sr)
     changes = {} if early_exit is None else {"early_exit": early_exit}
     options: dict[str, Any] = {"scans": len(found), "vote": vote, "weights": weights, "infer": changes}
     load = partial(load_at, model.absolute(), speed, **options)
@@ -72,7 +88,13 @@ def predict(
         _forecast(loaded, found, json=json)
         return
     limit = None if max_ram is None else size(max_ram, "--max-ram")
-    wanted: dict[str, Any] = {"clean": clean, "probabilities": probabilities, "attention": attention, "max_ram": limit}
+    wanted: dict[str, Any] = {
+        "clean": clean,
+        "probabilities": probabilities,
+        "attention": attention,
+        "max_ram": limit,
+        "dicom": dicom,
+    }
     how: dict[str, Any] = {"overwrite": overwrite, "resume": resume, "crew": Crew(load, cluster, workers)}
     done = predict_cohort(loaded, found, **wanted, **how, progress=progress())
     failed = {name: result for name, result in done.items() if isinstance(result, str)}
@@ -89,6 +111,19 @@ def predict(
                     print(f"  look at it: {note}")
     code = failures(failed)
     raise typer.Exit(2 if code and len(found) == 1 else code)
+
+
+def _dicom(scans: list[Scan], kind: Kind | None, codes: Path | None, *, sr: bool) -> Dicom | None:
+    """How results become DICOM; None where they do not, and nobody said how."""
+    from attentus.errors import BadInput
+    from attentus.io.dicom_codes import read_codes
+    from attentus.io.dicom_write import Dicom
+
+    if not any(scan.is_dicom for scan in scans):
+        if kind is not None or codes is not None or sr:
+            raise BadInput("--seg-type, --sr and --codes are about DICOM results: name OUT.dcm, or --format dcm.")
+        return None
+    return Dicom(kind or "binary", read_codes(codes) if codes else {}, report=sr)
 
 
 def _forecast(model: Forecaster, scans: list[Scan], *, json: bool) -> None:

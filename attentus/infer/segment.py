@@ -130,12 +130,14 @@ def segment(members: Sequence[Member], volume: Volume, wish: Wish, progress: Pro
                     out.maps[name] = (wish.keep or _zeros)((len(maps), *volume.grid.shape))
                 out.maps[name][(slice(None), *way.box)][:, rows] = maps
     names = {structure.name: structure.value for structure in recipe.labels}
-    changes = clean_labels(out.labels, volume.grid.spacing, how, names, values_in(recipe))
+    values = values_in(recipe)
+    changes = clean_labels(out.labels, volume.grid.spacing, how, names, values)
     return Prediction(
         labels=volume.like(out.labels[None]),
         names=names,
         probabilities=None if out.probabilities is None else volume.like(out.probabilities),
         attention={name: volume.like(maps) for name, maps in out.maps.items()},
+        parts={name: held for name, held in values.items() if len(held) > 1},
         removed_ml=changes.removed_ml,
         added_ml=changes.added_ml,
         seconds=time.perf_counter() - started,

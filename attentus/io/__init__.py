@@ -53,13 +53,17 @@ def read(path: str | PathLike[str], *, series: str | None = None, as_stored: boo
     return volume.like(np.ascontiguousarray(volume.array, dtype=kind))
 
 
-def read_labels(path: str | PathLike[str] | Annotation, *, segments: Sequence[int | str] | None = None) -> Volume:
+def read_labels(
+    path: str | PathLike[str] | Annotation, *, segments: Sequence[int | str] | None = None, on: Grid | None = None
+) -> Volume:
     """Read a label map, one integer per voxel; a DICOM segmentation (SEG) and an `Annotation` become one, too.
 
     Args:
         path: file or folder, or the annotation of a case. Of a folder that holds a SEG and the images it was drawn on,
             the SEG is read, on their grid; a SEG alone reaches from the first slice it stores to the last.
         segments: of a SEG, the numbers or labels of the wanted segments; None reads all.
+        on: the grid of the scan that they belong to (`Volume.grid`). Labels of a part of it, as a SEG that leaves out
+            slices without anything, are laid on all of it.
 
     Returns:
         Volume of uint8 (uint16 if a label exceeds 255), (1, z, y, x) in the canonical orientation. Values of a SEG are
@@ -69,12 +73,19 @@ def read_labels(path: str | PathLike[str] | Annotation, *, segments: Sequence[in
         BadFile: as `read`; also several channels, segments that overlap, or values that are no labels (fractions,
             negative, too large), as interpolation and lossy pictures leave them.
         BadInput: `segments` of something else, or segments that are not there.
+        GridMismatch: the labels are not part of the grid they shall be on.
         MissingExtra: a SEG, and highdicom is not installed.
     """
     if isinstance(path, Annotation):
         volume = compose(path, _read_stored)
         return volume.like(whole_numbers(volume.array, path.path))
     path = Path(path)
+    if on is not None:
+        volume = read_labels(path, segments=segments)
+        laid = volume.laid_on(on)
+        if laid is not None:
+            return laid
+        on.require_match(volume.grid, path.name, "scan", "labels")
     if holds_segmentation(path):
         volume = read_segment_labels(path, segments).canonical()
         return volume.like(np.ascontiguousarray(volume.array))
@@ -194,6 +205,12 @@ def write(volume: Volume, path: str | PathLike[str], *, overwrite: bool = False)
         BadFile: unknown ending, existing file, a place that cannot be written to.
     """
     writer = _WRITERS.get(ending(path))
+    if Path(path).suffix.lower() == ".dcm":
+        raise BadFile(
+            path,
+            "would be a DICOM segmentation, which has to name its structures",
+            "Write a prediction with attentus.write_dicom(prediction, path), or this volume as NIfTI.",
+        )
     if writer is None:
         raise BadFile(path, "has no ending that can be written", f"Use one of {', '.join(_WRITERS)}.")
     with replacing(path, overwrite=overwrite) as temporary:

@@ -116,7 +116,8 @@ def read_series(path: Path, series: str | None = None) -> Volume:
         series: SeriesInstanceUID, or a part of the series description, when the folder holds several.
 
     Returns:
-        Volume (1, z, y, x) float32 on the grid as acquired, not yet canonical: z along the plane's normal.
+        Volume (1, z, y, x) float32 on the grid as acquired, not yet canonical: z along the plane's normal. Its source
+        names the file and frame of each slice, by which what is made from it refers to it.
 
     Raises:
         BadFile: no series, several series and none chosen, or one that is no regular volume; the message names
@@ -144,7 +145,8 @@ def load_series(series: Series, path: Path | None = None) -> Volume:
     array = np.empty((1, *grid.shape), np.float32)
     for k, frame, pixels in _pixels(frames):
         array[0, k] = pixels * np.float32(frame.slope) + np.float32(frame.intercept)
-    header = {"series_uid": series.uid, "modality": series.modality}
+    places = tuple((frame.file.absolute(), frame.index) for frame in frames)
+    header = {"series_uid": series.uid, "modality": series.modality, "frames": places}
     return Volume(array, grid, Source(grid, path, "dicom", header=header))
 
 
@@ -231,6 +233,18 @@ def _images(folder: Path) -> Iterable[tuple[Path, Header]]:
 def shows_scan(header: Header) -> bool:
     """Whether a data set has pixels of a scan, rather than a segmentation, contours or a report."""
     return str(header.get("SOPClassUID", "")) not in _NOT_IMAGES and "Rows" in header
+
+
+def frames_of(file: Path) -> tuple[Header, list[Frame]]:
+    """The header of an image and the place of each of its frames.
+
+    Raises:
+        BadFile: damaged, gone, or without what places it in the patient.
+    """
+    header = header_of(file) if file.is_file() else None
+    if header is None:
+        raise BadFile(file, "is no longer the DICOM image that it was", "Put the series back and predict again.")
+    return header, list(_frames(file, header))
 
 
 def header_of(file: Path) -> Header | None:

@@ -1,8 +1,9 @@
 """DICOM segmentations (SEG) with highdicom: segments become label values, frames their slices, gaps background.
 
-A SEG stores only frames that hold something, so its grid runs from the first to the last of them; `Volume.laid_on`
-puts it on the grid of the scan it belongs to. Binary, fractional and label map objects are read. Segments may overlap,
-which one integer per voxel cannot say as such; see `Layers`.
+Most SEGs store only frames that hold something, so that their grid runs from the first to the last of them;
+`Volume.laid_on` puts it on the grid of the scan it belongs to. (Ours keep the scan's first and last slice.) Binary,
+fractional and label map objects are read. Segments may overlap, which one integer per voxel cannot say as such; see
+`Layers`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attentus.errors import BadFile, BadInput, MissingExtra, did_you_mean
-from attentus.io.dicom import quietly, series_grid
+from attentus.io.dicom import STEP_TOLERANCE, quietly, series_grid
 from attentus.io.layers import Layers
 from attentus.types import Grid, Source, Volume
 
@@ -162,16 +163,16 @@ def _chosen(file: Path, known: dict[int, str], segments: Sequence[int | str] | N
 def _layers(seg: Any, wanted: dict[int, str]) -> tuple[Layers, NDArray[np.float64]]:
     """The segments, and the matrix from (z, y, x, 1) to (L, P, S, 1)."""
     if seg.segmentation_type.value == "LABELMAP":
-        found = quietly(seg.get_volume, combine_segments=True)
+        found = quietly(seg.get_volume, combine_segments=True, rtol=STEP_TOLERANCE)
         layers = Layers(found.array.shape, wanted)
         layers.array = np.where(np.isin(found.array, list(wanted)), found.array, 0).astype(layers.array.dtype)
         return layers, found.affine
-    found = quietly(seg.get_volume_geometry)
+    found = quietly(seg.get_volume_geometry, rtol=STEP_TOLERANCE)
     if found is None:
         raise ValueError("its frames are not parallel, evenly spaced slices of a patient")
     layers = Layers(found.spatial_shape, wanted)
     for number in wanted:  # one at a time, so that memory does not grow with the segments
-        volume = quietly(seg.get_volume, segment_numbers=[number])
+        volume = quietly(seg.get_volume, segment_numbers=[number], rtol=STEP_TOLERANCE)
         layers.add(number, volume.array[..., 0] > THRESHOLD)
     return layers, found.affine
 

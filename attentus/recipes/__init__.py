@@ -14,6 +14,7 @@ from attentus.recipes.load import build, differences, dump, load, shipped, text_
 from attentus.recipes.schema import (
     Augment,
     Clean,
+    Coding,
     Infer,
     Intensity,
     Prepare,
@@ -31,6 +32,7 @@ __all__ = [
     "Box",
     "CascadeRecipe",
     "Clean",
+    "Coding",
     "Infer",
     "Intensity",
     "Prepare",

@@ -21,6 +21,8 @@ Range = tuple[float, float]
 Axis = Literal["z", "y", "x"]
 Kept = Annotated[float, Field(gt=0, le=1)]
 Between = Annotated[float, Field(gt=0, lt=1)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+Coded = Annotated[str, Field(pattern=r"^[^:]{1,16}:[^:]{1,16}:.{1,64}$")]
 Change = Literal["blur", "low_resolution", "contrast", "brightness", "gamma", "noise"]
 
 
@@ -356,6 +358,21 @@ class Clean(Section):
     `regions` or `inside`, and background if there is none."""
 
 
+class Coding(Section):
+    """What DICOM calls one structure. Codes are written SCHEME:CODE:MEANING, e.g. "SCT:10200004:Liver"."""
+
+    type: Coded | None = None
+    """What it is; null finds it by the structure's name."""
+    category: Coded | None = None
+    """What kind of thing that is, e.g. "SCT:49755003:Morphologically Abnormal Structure" for a tumour."""
+    region: Coded | None = None
+    """The organ it lies in, for what is no organ itself."""
+    modifier: Coded | None = None
+    """Which of several it is, e.g. "SCT:7771000:Left"."""
+    colour: tuple[Byte, Byte, Byte] | None = None
+    """Red, green and blue, 0 to 255, that viewers are asked to show it in."""
+
+
 class Infer(Section):
     """Sliding-window inference, and what follows it."""
 
@@ -379,6 +396,8 @@ class Infer(Section):
     early_exit: Kept | None = None
     """For nested nets (anu-net, unet++): answer a window with the first head whose masks agree with those of the head
     before by at least this Dice, e.g. 0.99, and leave out what lies deeper. null always asks the deepest head."""
+    codes: dict[str, Coding] = {}
+    """What DICOM results call structures whose names do not say it, e.g. {tumour: {region: "SCT:10200004:Liver"}}."""
 
 
 class Recipe(Section):
@@ -470,6 +489,14 @@ class Recipe(Section):
                 raise ValueError(f"{place}.inside: {' in '.join([name, *around])} is a circle")
             if how.becomes == name or (how.becomes in clean and name in _around(str(how.becomes), clean)):
                 raise ValueError(f"{place}.becomes: '{name}' cannot become '{how.becomes}', which is part of it")
+        return self
+
+    @model_validator(mode="after")
+    def _codes_fit(self) -> Recipe:
+        names = [structure.name for structure in self.labels]
+        for name in self.infer.codes if names else ():
+            if name not in names:
+                raise ValueError(f"infer.codes: '{name}' is not among labels.{did_you_mean(name, names)}")
         return self
 
     @property

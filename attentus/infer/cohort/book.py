@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import asdict
 from hashlib import blake2b
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -35,7 +34,7 @@ class Book:
 
     def __init__(self, folder: Path, model: Segmenter, wanted: Wanted) -> None:
         self.file = folder / NAME
-        self.made_by = _digest(model.fingerprint, json.dumps({**asdict(wanted), "max_ram": None}))
+        self.made_by = _digest(model.fingerprint, json.dumps(wanted.facts()))
         labels = {name: v[0] if len(v) == 1 else list(v) for name, v in values_in(model.recipe).items()}
         self._facts = {"model": model.recipe.name, "labels": labels}
         self._results = _entries(self.file)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from attentus.errors import BadFile
+from attentus.errors import BadFile, BadInput, did_you_mean
 from attentus.infer.cohort.book import Book
 from attentus.infer.cohort.crew import spread
 from attentus.infer.cohort.pipeline import Pipeline, Stages
 from attentus.infer.cohort.stages import Done, Order, Wanted, fetch, store
 from attentus.io.atomic import sweep
+from attentus.io.dicom_write import Dicom
 from attentus.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ def predict_cohort(
     probabilities: bool = False,
     attention: bool = False,
     max_ram: int | None = None,
+    dicom: Dicom | None = None,
     overwrite: bool = False,
     resume: bool = False,
     crew: Crew | None = None,
@@ -55,6 +58,7 @@ def predict_cohort(
         probabilities: also write NAME_probabilities.nii.gz, background first.
         attention: also write NAME_attention_GATE.nii.gz for every gate.
         max_ram: see `Model.predict`.
+        dicom: how results that are DICOM are made; the recipe's codes and the model's fingerprint are filled in.
         overwrite: whether existing results may be replaced.
         resume: leave results alone that are there, unchanged, of the same model, options and scan; do the others. Files
             that labels.json does not list as results are only replaced with `overwrite`.
@@ -66,10 +70,10 @@ def predict_cohort(
         Scan name to what was done, or to a message if it failed.
 
     Raises:
-        BadInput: a cluster that cannot be reached or used; the message says why.
+        BadInput: a cluster that cannot be reached or used, or codes of no structure; the message says why.
         MissingExtra: a crew, and the extra `cluster` is not installed.
     """
-    wanted = Wanted(clean, probabilities, attention, max_ram)
+    wanted = Wanted(clean, probabilities, attention, max_ram, _dicom(model, scans, dicom))
     books = {folder: Book(folder, model, wanted) for folder in {scan.result.parent for scan in scans}}
     ended: dict[str, Done | str] = {}
     orders: list[Order] = []
@@ -97,6 +101,22 @@ def predict_cohort(
     return {scan.name: ended[scan.name] for scan in scans}
 
 
+def _dicom(model: Segmenter, scans: Sequence[Scan], dicom: Dicom | None) -> Dicom | None:
+    """How results become DICOM; None if they do not.
+
+    Raises:
+        BadInput: codes of structures that the model does not have.
+    """
+    if not any(scan.is_dicom for scan in scans):
+        return None
+    dicom = dicom or Dicom()
+    for name in dicom.codes:
+        if name not in model.names:
+            raise BadInput(f"There are codes for '{name}', which is no structure.{did_you_mean(name, model.names)}")
+    codes = {**model.recipe.infer.codes, **dicom.codes}
+    return replace(dicom, codes=codes, fingerprint=model.fingerprint)
+
+
 def _plan(scan: Scan, book: Book, *, overwrite: bool, resume: bool) -> Order | Done | str:
     """What is to be done with a scan, or that it is done, or why it cannot be."""
     found = book.done(scan) if resume else None
@@ -117,13 +137,13 @@ def _here(
     def keep(order: Order, prediction: Prediction) -> Done:
         book = books[order.scan.result.parent]
         book.open()
-        done = store(order, prediction)
+        done = store(order, prediction, wanted)
         book.enter(order.scan, done)
         return done
 
     stages = Stages(
         fetch=lambda order: fetch(order.scan, model.recipe),
-        predict=lambda volume: model.predict(volume, **vars(wanted)),
+        predict=lambda volume: model.predict(volume, **wanted.of_model()),
         store=keep,
     )
     return Pipeline(orders, stages, limit).run()

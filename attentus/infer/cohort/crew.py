@@ -191,7 +191,7 @@ def work(piece: Piece) -> Done | str:
             note.write("|")
         model = _model(piece)
         volume = fetch(piece.order.scan, model.recipe)
-        return store(piece.order, model.predict(volume, **vars(piece.wanted), progress=leash))
+        return store(piece.order, model.predict(volume, **piece.wanted.of_model(), progress=leash), piece.wanted)
     except Recalled:
         return "stopped, because the command that asked for it ended"
     except Exception as error:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from attentus.errors import BadFile
-from attentus.io.dicom import find_series, holds_dicom
+from attentus.io.dicom import find_series, holds_dicom, is_dicom
 from attentus.io.picture import slice_files
 from attentus.io.sniff import PICTURE_ENDINGS, READABLE_ENDINGS, ending, stem
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-WRITABLE = ("nii.gz", "nii", "nrrd", "mha", "png")
+WRITABLE = ("nii.gz", "nii", "nrrd", "mha", "png", "dcm")
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,11 @@ class Scan:
     series: str | None = None
     """Of a DICOM folder that holds several series: the UID of this one."""
 
+    @property
+    def is_dicom(self) -> bool:
+        """Whether its result is a DICOM segmentation."""
+        return self.result.suffix.lower() == ".dcm"
+
 
 def find_scans(path: Path, out: Path, wanted: str | None = None) -> list[Scan]:
     """Find the scans behind a path and name their results.
@@ -37,7 +42,8 @@ def find_scans(path: Path, out: Path, wanted: str | None = None) -> list[Scan]:
         wanted: ending of the results, such as "nrrd"; None takes nii.gz, and png for pictures.
 
     Raises:
-        BadFile: nothing there, an ending that cannot be written, or several scans for one result file.
+        BadFile: nothing there, an ending that cannot be written, several scans for one result file, or DICOM results
+            of scans that are no DICOM.
     """
     if wanted is not None and wanted.lstrip(".") not in WRITABLE:
         raise BadFile(out, f"'{wanted}' is no format that can be written", f"Use one of {', '.join(WRITABLE)}.")
@@ -50,11 +56,27 @@ def find_scans(path: Path, out: Path, wanted: str | None = None) -> list[Scan]:
         if len(sources) > 1:
             raise BadFile(out, f"is one file, but {path} holds {len(sources)} scans", "Name a folder for the results.")
         name, source, series = sources[0]
-        return [Scan(name, source, out, series)]
-    return [
-        Scan(name, source, out / f"{name}.{(wanted or _usual(source)).lstrip('.')}", series)
-        for name, source, series in sources
-    ]
+        return _checked([Scan(name, source, out, series)])
+    return _checked(
+        [
+            Scan(name, source, out / f"{name}.{(wanted or _usual(source)).lstrip('.')}", series)
+            for name, source, series in sources
+        ]
+    )
+
+
+def _checked(scans: list[Scan]) -> list[Scan]:
+    """The scans, if those that shall become DICOM are DICOM."""
+    paths = [scan.path for scan in scans if scan.is_dicom]
+    strange = [path for path in paths if not (holds_dicom(path) if path.is_dir() else is_dicom(path))]
+    if strange:
+        of_all = f"one of {len(strange)} scans that are" if len(strange) > 1 else "is"
+        raise BadFile(
+            strange[0],
+            f"{of_all} no DICOM, and a DICOM segmentation has to refer to DICOM images",
+            f"Name the DICOM folder itself, or choose another format ({', '.join(WRITABLE[:-1])}).",
+        )
+    return scans
 
 
 def _in_folder(folder: Path) -> list[tuple[str, Path, str | None]]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from attentus import io
 from attentus.errors import AttentusError
+from attentus.infer.dicom_out import save_dicom
 from attentus.infer.segment import check_channels
 from attentus.io.sniff import stem
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from attentus.infer.cohort.scans import Scan
     from attentus.infer.forecast import Forecast
+    from attentus.io.dicom_write import Dicom
     from attentus.progress import Progress
     from attentus.recipes import Recipe
     from attentus.types import Prediction, Volume
@@ -68,6 +70,18 @@ class Wanted:
     attention: bool = False
     max_ram: int | None = None
     """Changes no result."""
+    dicom: Dicom | None = None
+    """How results become DICOM; None where they do not."""
+
+    def of_model(self) -> dict[str, Any]:
+        """What the model is asked for: all that is wanted, and what writing it takes."""
+        fractions = self.dicom is not None and self.dicom.kind == "fractional"
+        asked = {name: value for name, value in vars(self).items() if name != "dicom"}
+        return {**asked, "probabilities": self.probabilities or fractions}
+
+    def facts(self) -> dict[str, Any]:
+        """Plain values: what decides what comes out."""
+        return {**self.of_model(), "max_ram": None, "dicom": self.dicom and self.dicom.facts()}
 
 
 @dataclass(frozen=True)
@@ -115,20 +129,28 @@ def fetch(scan: Scan, recipe: Recipe) -> Volume:
     return volume
 
 
-def store(order: Order, prediction: Prediction) -> Done:
+def store(order: Order, prediction: Prediction, wanted: Wanted | None = None) -> Done:
     """Write what was predicted; the labels last, so that where they are, all is.
 
     Raises:
         BadFile: the disk is full, the place cannot be written to, or a file is there that may not be replaced.
+        BadInput: DICOM is wanted of a scan that is none.
     """
-    base = order.scan.result.with_name(stem(order.scan.result))
+    wanted = wanted or Wanted()
+    result = order.scan.result
+    base = result.with_name(stem(result))
     maps = {f"attention_{name.replace('.', '-')}": volume for name, volume in prediction.attention.items()}
-    if prediction.probabilities is not None:
+    if prediction.probabilities is not None and wanted.probabilities:
         maps["probabilities"] = prediction.probabilities
     others = {base.with_name(f"{base.name}_{name}.nii.gz"): volume for name, volume in maps.items()}
     for file, volume in others.items():
         io.write(volume.like(volume.array.astype(np.float32)), file, overwrite=order.overwrite)
-    io.write(prediction.labels, order.scan.result, overwrite=order.overwrite)
+    if wanted.dicom:
+        report = base.with_name(f"{base.name}_sr.dcm") if wanted.dicom.report else None
+        save_dicom(prediction, result, wanted.dicom, report, overwrite=order.overwrite)
+        others |= {report: prediction.labels} if report else {}
+    else:
+        io.write(prediction.labels, result, overwrite=order.overwrite)
     changes = prediction.removed_ml, prediction.added_ml
     return Done(
         *(order.scan.result, prediction.seconds, volumes_ml(prediction), *changes),
@@ -139,12 +161,13 @@ def store(order: Order, prediction: Prediction) -> Done:
 
 
 def volumes_ml(prediction: Prediction) -> dict[str, float]:
-    """Volume of each structure, millilitres."""
+    """Volume of each structure, millilitres; a region that holds others counts with them."""
     counts = np.zeros(1 + max(prediction.names.values()), np.int64)
     for plane in prediction.labels.array[0]:  # plane by plane, because counting widens numbers to eight bytes
         counts += np.bincount(plane.ravel(), minlength=len(counts))
     voxel = prediction.labels.grid.voxel_ml
-    return {name: float(counts[value] * voxel) for name, value in prediction.names.items()}
+    values = {name: list(prediction.parts.get(name, (value,))) for name, value in prediction.names.items()}
+    return {name: float(counts[held].sum() * voxel) for name, held in values.items()}
 
 
 def bytes_of(prediction: Prediction) -> int:
