@@ -131,6 +131,8 @@ def _common(header: Header, file: Path) -> Header:
     for name in _IF_THERE:
         if name in header:
             setattr(made, name, header[name].value)
+    if made.get("PatientIdentityRemoved") == "YES" and not {*_IF_THERE[1:]} & {*made.dir()}:
+        made.DeidentificationMethod = "Not said by the images"
     made.Modality, made.SeriesNumber = str(header.get("Modality") or "OT"), int(header.get("SeriesNumber") or 0)
     made.Rows, made.Columns = int(header.Rows), int(header.Columns)
     return made

@@ -290,8 +290,10 @@ def test_a_series_of_several_multi_frame_files_is_refused(tmp_path):
     ids=lambda parts: parts[-1] if parts[-1] != "image" else parts[-2],
 )
 def test_real_series_come_back_and_are_valid(tmp_path, parts):
-    found = make.prediction(io.read(make.real_data(*parts)), NAMES, probabilities=True)
-    for kind in KINDS:
+    scan = io.read(make.real_data(*parts))
+    small = scan.array.size < 3e6
+    found = make.prediction(scan, NAMES, probabilities=small)
+    for kind in KINDS if small else ["binary"]:
         report = None if kind == "labelmap" else tmp_path / f"{kind}_sr.dcm"
         write_dicom(found, tmp_path / f"{kind}.dcm", kind=kind, report=report)
         same(tmp_path / f"{kind}.dcm", found)
