@@ -21,6 +21,7 @@ from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageS
 from scipy.ndimage import gaussian_filter
 
 from attentus import io
+from attentus.io.dicom import quietly
 from attentus.recipes import Recipe, build
 from attentus.types import AxisMap, Grid, Prediction, Volume
 
@@ -87,12 +88,17 @@ def dicom_series(
         ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = study, series, frame
         ds.InstanceNumber = name
         ds.SliceThickness = 9.0
-        for tag, value in tags.items():
-            setattr(ds, tag, value)
+        _tag(ds, tags)
         path = folder / named(name + 1)
-        ds.save_as(path, enforce_file_format=True)
+        quietly(ds.save_as, path, enforce_file_format=True)
         files.append(path)
     return files
+
+
+def _tag(ds: Dataset, tags: dict[str, object]) -> None:
+    """Set tags, be their values as the standard allows or not."""
+    for tag, value in tags.items():
+        quietly(setattr, ds, tag, value)
 
 
 def _slice(volume: Volume, k: int, slope: float, intercept: float) -> FileDataset:
@@ -129,8 +135,7 @@ def enhanced_dicom(path: Path, volume: Volume, **tags) -> Path:
     ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
     for tag in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
         setattr(ds, tag, tags.pop(tag, generate_uid()))
-    for tag, value in tags.items():
-        setattr(ds, tag, value)
+    _tag(ds, tags)
     for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"):
         delattr(ds, tag)
     order = range(volume.grid.shape[0] - 1, -1, -1)
@@ -149,7 +154,7 @@ def enhanced_dicom(path: Path, volume: Volume, **tags) -> Path:
     ds.SharedFunctionalGroupsSequence = [shared]
     ds.NumberOfFrames = volume.grid.shape[0]
     _pixels(ds, volume.array[0, list(order)].astype(np.int16))
-    ds.save_as(path, enforce_file_format=True)
+    quietly(ds.save_as, path, enforce_file_format=True)
     return path
 
 

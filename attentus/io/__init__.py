@@ -76,16 +76,16 @@ def read_labels(
         GridMismatch: the labels are not part of the grid they shall be on.
         MissingExtra: a SEG, and highdicom is not installed.
     """
-    if isinstance(path, Annotation):
-        volume = compose(path, _read_stored)
-        return volume.like(whole_numbers(volume.array, path.path))
-    path = Path(path)
     if on is not None:
         volume = read_labels(path, segments=segments)
         laid = volume.laid_on(on)
         if laid is not None:
             return laid
-        on.require_match(volume.grid, path.name, "scan", "labels")
+        on.require_match(volume.grid, str(path), "scan", "labels")
+    if isinstance(path, Annotation):
+        volume = compose(path, _read_stored)
+        return volume.like(whole_numbers(volume.array, path.path))
+    path = Path(path)
     if holds_segmentation(path):
         volume = read_segment_labels(path, segments).canonical()
         return volume.like(np.ascontiguousarray(volume.array))

@@ -8,6 +8,7 @@ guess would move anatomy. Single-frame series and enhanced multi-frame objects a
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -42,6 +43,9 @@ _NOT_IMAGES = {
     "1.2.840.10008.5.1.4.1.1.88.11": "a DICOM structured report",
     "1.2.840.10008.1.3.10": "a DICOMDIR index",
 }
+
+for _library in ("pydicom", "highdicom.base"):
+    logging.getLogger(_library).setLevel(logging.ERROR)  # their warnings quote values, such as a patient's name
 
 _MACROS = (
     "PlanePositionSequence",

@@ -224,14 +224,10 @@ def test_only_what_the_standard_asks_for_is_taken_over(tmp_path):
 
 def test_values_that_break_the_standard_do_not_break_the_result(tmp_path):
     where = make.grid(oblique=11, shape=SHAPE)
-    files = make.dicom_series(tmp_path / "s", make.marked(where)[0], PatientSex="unknown", StudyDate="", StudyTime="")
-    name = "Müller^Jürgen"
-    for file in files:
-        ds = pydicom.dcmread(file)
-        ds.SpecificCharacterSet, ds.PatientName = "ISO_IR 100", name
-        ds.PatientBirthDate = "1950"
-        del ds.FrameOfReferenceUID
-        ds.save_as(file)
+    name, odd = "Müller^Jürgen", {"PatientSex": "unknown", "PatientBirthDate": "1950", "StudyDate": "", "StudyTime": ""}
+    odd |= {"SpecificCharacterSet": "ISO_IR 100", "PatientName": name}
+    for file in make.dicom_series(tmp_path / "s", make.marked(where)[0], **odd):
+        make.edit_dicom(file, FrameOfReferenceUID=None)
     found = make.prediction(io.read(tmp_path / "s"), {"Größe": 1})
     write_dicom(found, tmp_path / "seg.dcm", report=tmp_path / "sr.dcm")
     same(tmp_path / "seg.dcm", found)

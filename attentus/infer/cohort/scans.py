@@ -70,7 +70,7 @@ def _checked(scans: list[Scan]) -> list[Scan]:
     paths = [scan.path for scan in scans if scan.is_dicom]
     strange = [path for path in paths if not (holds_dicom(path) if path.is_dir() else is_dicom(path))]
     if strange:
-        of_all = f"one of {len(strange)} scans that are" if len(strange) > 1 else "is"
+        of_all = f"is one of {len(strange)} scans that are" if len(strange) > 1 else "is"
         raise BadFile(
             strange[0],
             f"{of_all} no DICOM, and a DICOM segmentation has to refer to DICOM images",
