@@ -209,8 +209,16 @@ class Cascade:
             for stage, said in found.items()
             for module, coefficients in (said.prediction.attention.items() if said else ())
         }
-        maps = None if shares is None else volume.like(shares)
-        return Prediction(volume.like(labels), names, maps, attention, removed, added, self.plan.name)
+        return Prediction(
+            labels=volume.like(labels),
+            names=names,
+            probabilities=None if shares is None else volume.like(shares),
+            attention=attention,
+            parts={name: held for name, held in values_in(self.recipe).items() if len(held) > 1},
+            removed_ml=removed,
+            added_ml=added,
+            model=self.plan.name,
+        )
 
 
 def where(
