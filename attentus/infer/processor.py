@@ -5,13 +5,19 @@ from __future__ import annotations
 import ctypes
 import platform
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of glibc's malloc.h."""
+USUAL_MMAP_MAX = 65536
+"""Blocks of their own that a process may have, unless told otherwise."""
 
 
 def keep_memory() -> bool:
@@ -28,6 +34,23 @@ def keep_memory() -> bool:
     libc = ctypes.CDLL(None)
     never = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1))  # blocks of their own; handing back the end of the heap
     return all(libc.mallopt(option, value) == 1 for option, value in never)
+
+
+@contextmanager
+def handing_back() -> Iterator[None]:
+    """Let large blocks go back to the system at once while the block runs, and keep memory (`keep_memory`) after it.
+
+    For work that is done once and takes more than what follows: kept, its memory lies in pieces that serve nobody.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        yield
+        return
+    ctypes.CDLL(None).mallopt(M_MMAP_MAX, USUAL_MMAP_MAX)
+    try:
+        yield
+    finally:
+        release_memory()
+        keep_memory()
 
 
 def release_memory() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Literal
 
@@ -39,6 +40,8 @@ SET_UP_S = 5.0
 """Seconds that converting and compiling take besides passes over windows."""
 PASSES = 2.0
 """Passes in torch that converting costs as much as; quantising as many as three times its windows on top."""
+LARGE = 96**3
+"""Voxels of a window that is not looked at as a whole."""
 MARGIN = 2.0
 """How many times the expected cost must be won back, because both are guesses."""
 
@@ -73,7 +76,7 @@ def choose(
     batches = -(-windows // shape[0])
     if not listed or batches < 2:
         return plain
-    seconds = _clock(plain, shape)
+    seconds = _clock_part(plain, shape, getattr(net, "multiple", 1))
     name = _worth(listed, shape, seconds, batches - 1)
     if name is None:
         return plain
@@ -125,6 +128,19 @@ def _is_ready(name: str, net: nn.Module, shape: tuple[int, ...], cache: Path | N
     if not cache or not name.startswith("openvino"):
         return False
     return (cache / openvino_runner.cached_name(name, net, shape)).is_file()
+
+
+def _clock_part(runner: Runner, shape: tuple[int, ...], multiple: int) -> float:
+    """Seconds of one batch of a runner that takes any size; large windows are halved, so that a look costs less memory.
+
+    Args:
+        runner: torch.
+        shape: of a batch.
+        multiple: of what the sides of a window have to be.
+    """
+    if math.prod(shape[2:]) < LARGE or shape[2] % (2 * multiple):
+        return _clock(runner, shape)
+    return 2 * _clock(runner, (*shape[:2], shape[2] // 2, *shape[3:]))
 
 
 def _clock(runner: Runner, shape: tuple[int, ...]) -> float:

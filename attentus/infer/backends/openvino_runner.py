@@ -17,7 +17,7 @@ from attentus.infer.backends.converted import FinalOutput, blockwise, filled, on
 from attentus.infer.backends.int8 import EXACT, quantise
 from attentus.infer.backends.intel import load
 from attentus.infer.backends.signal_stack import signal_stack_kept
-from attentus.infer.processor import best_precision
+from attentus.infer.processor import best_precision, handing_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -147,7 +147,7 @@ def _installed(package: str) -> bool:
 def _convert(net: nn.Module, shape: tuple[int, ...]) -> Any:
     """Trace a net with one pass and hand the trace over."""
     image = torch.zeros(shape)
-    with torch.no_grad(), warnings.catch_warnings():
+    with handing_back(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # sizes become constants, which is what one shape needs
         final = FinalOutput(on_processor(net)).eval()
         traced = torch.jit.trace(final, image, check_trace=False)  # type: ignore[no-untyped-call]
