@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from attentus import Dataset, Recipe, fit, io, nets
+from attentus import Dataset, Recipe, fit, fit_cascade, io, load, nets
 from attentus.metrics.summary import from_json
-from attentus.recipes import build, shipped, variants
+from attentus.recipes import build, is_cascade, load_cascade, shipped, variants
 from attentus.train.log import read_log
 from attentus.types import Grid, Volume
 
 ORGANS = {"liver": 1, "cancer": 2, "spleen": 3, "pancreas": 4, "kidney": 5, "right kidney": 6, "left kidney": 7}
 BRAIN = {"edema": 1, "non-enhancing tumor": 2, "enhancing tumour": 3, "necrosis": 4}
-ALL = [name for name in shipped() if "@" not in name]
+ALL = [name for name in shipped() if "@" not in name and not is_cascade(name)]
 
 
 def scans(folder, labels, channels, slices, cases=4):
@@ -58,7 +58,8 @@ def data(tmp_path_factory):
             wanted = recipe.channels or ("FLAIR", "T1w", "t1gd", "T2w")
             labels = BRAIN
         else:
-            wanted, labels = ("CT",), {name: ORGANS[name] for name in parts or ["liver", "cancer"]}
+            named = [*parts, *(name for name in recipe.sampling.within if name not in parts)]
+            wanted, labels = ("CT",), {name: ORGANS[name] for name in named or ["liver", "cancer"]}
         slices = 1 if recipe.name.startswith("liver-2d") else 12
         key = (tuple(wanted), tuple(labels), slices)
         if key not in made:
@@ -116,3 +117,22 @@ def test_a_shipped_recipe_runs_from_data_to_scores(data, tmp_path, name):
     assert found.labels.grid == truth.grid
     assert set(np.unique(found.labels.array)) <= {0, *model.names.values()}
     assert set(model.names.values()) <= set(dataset.labels.values())  # predictions are in the dataset's own numbers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in shipped() if is_cascade(name)])
+def test_a_shipped_cascade_runs_from_data_to_scores(tmp_path, name):
+    plan = load_cascade(name)
+    small = {key: stage.model_copy(update={"recipe": narrowed(stage.recipe)}) for key, stage in plan.stages.items()}
+    split = plan.split.model_copy(update={"folds": 2})
+    plan = plan.model_copy(update={"stages": small, "split": split})
+    tumour = "cancer" if name == "ra-unet-lits" else "liver tumour"
+    dataset = scans(tmp_path, {"liver": 1, tumour: 2}, ("CT",), 12)
+    done = fit_cascade(plan, dataset, tmp_path / "run")
+    assert not done.failures
+    assert sorted(done.scores.cases) == [case.id for case in dataset.cases]
+    assert done.scores.structures == ["liver", "tumour"]
+    case = dataset.cases[0]
+    found = load(tmp_path / "run").predict(case)
+    assert found.labels.grid == io.read_labels(case.label).grid
+    assert set(np.unique(found.labels.array)) <= {0, 1, 2}
