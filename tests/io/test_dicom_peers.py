@@ -41,7 +41,9 @@ def test_real_series(tmp_path, parts):
 @pytest.mark.parametrize("oblique", [None, 3])
 @pytest.mark.parametrize("number", [0, 7, 22, 41])
 def test_made_series(tmp_path, number, oblique):
-    """Of scanners that name themselves: without, dcm2niix leaves out slices."""
+    """Numbered in order, without which dcm2niix leaves slices out."""
     where = make.grid(make.ORIENTATIONS[number], oblique=oblique, shape=(9, 16, 14), spacing=(3.0, 0.8, 0.7))
-    make.dicom_series(tmp_path / "s", make.marked(where)[0], Manufacturer="SIEMENS", SeriesNumber=3)
+    make.dicom_series(tmp_path / "s", make.marked(where)[0])
+    for k, (file, _) in enumerate(io.read(tmp_path / "s").source.header["frames"], start=1):
+        make.edit_dicom(file, InstanceNumber=k)
     agree(tmp_path / "s", tmp_path / "out")
