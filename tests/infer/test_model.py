@@ -129,8 +129,8 @@ def test_scans_are_found_and_named(tmp_path):
     assert names(find_scans(tmp_path / "pictures", out)) == {"s": "s.png"}
     with pytest.raises(BadFile, match="is one file, but"):
         find_scans(tmp_path / "files", tmp_path / "x.nii.gz")
-    with pytest.raises(BadFile, match="'dcm' is no format"):
-        find_scans(tmp_path / "files", out, "dcm")
+    with pytest.raises(BadFile, match="'xyz' is no format"):
+        find_scans(tmp_path / "files", out, "xyz")
     with pytest.raises(BadFile, match="holds no scan"):
         find_scans(make_empty(tmp_path), out)
 

@@ -276,6 +276,8 @@ def test_results_are_as_open_as_other_files(tmp_path):
 def test_endings_that_cannot_be_written(tmp_path):
     volume, _ = make.marked(make.grid())
     with pytest.raises(BadFile, match=r"Use one of \.nii, \.nii\.gz"):
+        io.write(volume, tmp_path / "a.xyz")
+    with pytest.raises(BadFile, match="write_dicom"):
         io.write(volume, tmp_path / "a.dcm")
     with pytest.raises(BadFile, match="PNG holds one slice"):
         io.write(volume, tmp_path / "a.png")
