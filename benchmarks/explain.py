@@ -2,9 +2,9 @@
 
     python benchmarks/explain.py MODEL SCAN [SCAN ...] [--rounds 5] [--threads 1] [--features]
 
-MODEL is a model folder with attention. Prints seconds per scan (median over the rounds), the ratio, and the most memory
-that a process takes in each way. Capture is what `attentus explain` does while it predicts;
-scores, the passes over mirrored windows, and writing are printed apart.
+MODEL is a model folder with attention. Prints seconds per scan (median over the rounds), the ratio, that of the processor
+time (which other work on the machine disturbs less), and the most memory that a process takes in each way. Capture is what
+`attentus explain` does while it predicts; scores, the passes over mirrored windows, and writing are printed apart.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def captured(model, volume, *, features: bool = False) -> None:  # type: ignore[
 
     capture = Capture(model.net, model.recipe.net.dims, next(model.net.parameters()).device, features=features)
     member = Member(model.recipe, model.window, lambda _scan, _window: capture, len(capture.layers))
-    segment([member], volume, Wish(keep=on_disk))
+    with capture:
+        segment([member], volume, Wish(keep=on_disk))
 
 
 def peak(arguments: argparse.Namespace, way: str) -> int:
@@ -76,17 +77,20 @@ def main() -> None:
 
     model, volumes = load(arguments)
     taken: dict[str, list[float]] = {"prediction": [], "with capture": []}
+    processor: dict[str, list[float]] = {name: [] for name in taken}
     for _ in range(arguments.rounds + 1):  # the first round fetches memory
         for name, way in (("prediction", plain), ("with capture", captured)):
-            started = time.perf_counter()
+            started, worked = time.perf_counter(), time.process_time()
             for volume in volumes:
                 way(model, volume, **({"features": arguments.features} if way is captured else {}))
             taken[name].append((time.perf_counter() - started) / len(volumes))
+            processor[name].append((time.process_time() - worked) / len(volumes))
     medians = {name: statistics.median(seconds[1:]) for name, seconds in taken.items()}
-    ratios = [b / a for a, b in zip(*(seconds[1:] for seconds in taken.values()), strict=True)]
     for (name, seconds), way in zip(medians.items(), ("plain", "capture"), strict=True):
         print(f"{name:<14} {seconds:8.3f} s per scan   peak {peak(arguments, way)} MiB")
-    print(f"ratio          {statistics.median(ratios):8.3f}   (of each round: {' '.join(f'{r:.3f}' for r in ratios)})")
+    for what, each in (("ratio", taken), ("processor", processor)):
+        ratios = [b / a for a, b in zip(*(seconds[1:] for seconds in each.values()), strict=True)]
+        print(f"{what:<14} {statistics.median(ratios):8.3f}   (of each round: {' '.join(f'{r:.3f}' for r in ratios)})")
     with TemporaryDirectory() as place:
         started = time.perf_counter()
         found = attention(model, volumes[0], features=arguments.features)

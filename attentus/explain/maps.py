@@ -107,7 +107,7 @@ def attention(
     capture = _capture(model, modules, features=features)
     _check_point(point, volume, capture)
     member = Member(model.recipe, model.window, lambda _scan, _window: capture, len(capture.layers))
-    with evaluating(model.net):
+    with evaluating(model.net), capture:
         found = segment([member], volume, Wish(keep=on_disk), progress)
         prepared = Preparation.of(volume, model.recipe.prepare)
         alike = flip_agreement(capture, prepared, model.window) if flips else {}

@@ -6,6 +6,7 @@ spread over the windows is kept.
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass
 from tempfile import TemporaryFile
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from attentus.infer.sliding import Maps
     from attentus.nets.parts import AttentionTap, Coefficients
 
+FEW = 2**26
+"""Bytes of maps that are held in memory."""
 LAYERS = "layers"
 """The name under which the maps of all modules come, one behind the other."""
 
@@ -58,7 +61,7 @@ class Vector:
 
 
 class Capture:
-    """A net as a function of windows that also returns its attention.
+    """A net as a function of windows that also returns its attention, inside a `with` block of its own.
 
     Args:
         net: in evaluation mode.
@@ -71,15 +74,25 @@ class Capture:
         self.net, self.dims, self.device, self.features = net, dims, device, features
         self.vectors: dict[str, Vector] = {}
         self._seen: dict[tuple[str, str], list[Tensor]] = {}
-        self.keep_only(tuple(nets.taps(net)))
+        self._taps = nets.taps(net)
+        self.keep_only(tuple(self._taps))
 
     def keep_only(self, names: Sequence[str]) -> None:
         """Look at these modules and at no others."""
-        known = nets.taps(self.net)
-        self.kinds = {name: known[name].kind for name in names}
+        self.kinds = {name: self._taps[name].kind for name in names}
         self.layers = [(name, "attention") for name, kind in self.kinds.items() if kind != "channel"]
         if self.features:
             self.layers += [(name, what) for name in self.kinds for what in ("before", "after")]
+
+    def __enter__(self) -> Capture:
+        """Begin to listen."""
+        self._open = nets.watching({name: self._taps[name] for name in self.kinds}, self._see)
+        self._open.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Listen no more."""
+        self._open.__exit__(None, None, None)
 
     @contextmanager
     def vectors_left_alone(self) -> Iterator[None]:
@@ -97,15 +110,12 @@ class Capture:
         x = torch.from_numpy(windows).to(self.device)
         flat = x[:, :, 0] if self.dims == 2 else x
         self._seen.clear()
-        with nets.watching(self.net, self._see):
-            maps = {"logits": self.net(flat)[0].float()}
+        maps = {"logits": self.net(flat)[0].float()}
         if self.layers:
             maps[LAYERS] = self._stacked(flat.shape[2:])
         return {name: (v[:, :, None] if self.dims == 2 else v).cpu().numpy() for name, v in maps.items()}
 
     def _see(self, name: str, tap: AttentionTap, coefficients: Coefficients, before: Tensor, after: Tensor) -> None:
-        if name not in self.kinds:
-            return
         shown = tap.shown(coefficients)
         if tap.kind == "channel":
             factors = shown.flatten(1).cpu()
@@ -156,7 +166,9 @@ def one_map(tap: AttentionTap, shown: Tensor) -> Tensor:
 
 
 def on_disk(shape: tuple[int, ...]) -> NDArray[np.float16]:
-    """Zeros in a temporary file, which goes when nobody holds them any more."""
+    """Zeros, in memory if they are few, else in a temporary file, which goes when nobody holds them any more."""
+    if 2 * math.prod(shape) <= FEW:
+        return np.zeros(shape, np.float16)
     with TemporaryFile(prefix="attentus-") as file:  # the mapping keeps it after it is closed
         array: NDArray[np.float16] = np.memmap(file, np.float16, "w+", shape=shape)
     return array

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import torch
 
 from attentus.data.resolve import values_in
 from attentus.errors import BadInput
@@ -128,7 +129,8 @@ def segment(members: Sequence[Member], volume: Volume, wish: Wish, progress: Pro
             for name, maps in slabs[0].items():
                 if name not in out.maps:
                     out.maps[name] = (wish.keep or _zeros)((len(maps), *volume.grid.shape))
-                out.maps[name][(slice(None), *way.box)][:, rows] = maps
+                half = torch.from_numpy(maps).half().numpy()  # many times faster than numpy's own rounding
+                out.maps[name][(slice(None), *way.box)][:, rows] = half
     names = {structure.name: structure.value for structure in recipe.labels}
     values = values_in(recipe)
     changes = clean_labels(out.labels, volume.grid.spacing, how, names, values)

@@ -29,8 +29,8 @@ def taps(net: nn.Module) -> dict[str, AttentionTap]:
 
 
 @contextmanager
-def watching(net: nn.Module, seen: Seen) -> Iterator[None]:
-    """Tell a function of everything that passes the taps of a net inside the `with` block, in the order it happens."""
+def watching(net: nn.Module | Mapping[str, AttentionTap], seen: Seen) -> Iterator[None]:
+    """Tell a function of everything that passes the taps of a net, or some taps of it, inside the `with` block."""
 
     def watch(name: str) -> Any:
         def hook(tap: AttentionTap, inputs: tuple[Coefficients, Tensor], output: Tensor) -> None:
@@ -39,7 +39,8 @@ def watching(net: nn.Module, seen: Seen) -> Iterator[None]:
 
         return hook
 
-    handles = [tap.register_forward_hook(watch(name)) for name, tap in taps(net).items()]
+    known = taps(net) if isinstance(net, nn.Module) else net
+    handles = [tap.register_forward_hook(watch(name)) for name, tap in known.items()]
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ from attentus import Model, io
 from attentus.cli.main import run
 from attentus.errors import BadFile, BadInput, UnknownName
 from attentus.explain import attention
+from attentus.infer import attention as capturing
 from attentus.infer import segment as segmenting
 from attentus.infer.sliding import laid_over
 from attentus.nets.parts import AttentionTap, pad_to_multiple, resize
@@ -156,6 +157,7 @@ def test_sums_that_would_take_too_much_memory_go_to_a_file(monkeypatch):
     rings = []
     kept = segmenting.Walk._ring
     monkeypatch.setattr(segmenting, "LAYERS_IN_MEMORY", 1)
+    monkeypatch.setattr(capturing, "FEW", 1)
     monkeypatch.setattr(segmenting.Walk, "_ring", lambda walk, maps: rings.append(kept(walk, maps)) or rings[-1])
     again = attention(glass(), scan, flips=False)
     assert rings
