@@ -2,9 +2,10 @@
 
     python benchmarks/explain.py MODEL SCAN [SCAN ...] [--rounds 5] [--threads 1] [--features]
 
-MODEL is a model folder with attention. Prints seconds per scan (median over the rounds), the ratio, that of the processor
-time (which other work on the machine disturbs less), and the most memory that a process takes in each way. Capture is what
-`attentus explain` does while it predicts; scores, the passes over mirrored windows, and writing are printed apart.
+MODEL is a model folder with attention. Prints seconds per scan (median over the rounds), the ratio, that of the
+processor time (which other work on the machine disturbs less), and the most memory that a process takes in each way.
+Capture is what `attentus explain` does while it predicts; scores, the passes over mirrored windows, and writing are
+printed apart.
 """
 
 from __future__ import annotations

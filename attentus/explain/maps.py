@@ -13,7 +13,7 @@ from attentus.errors import BadInput, UnknownName
 from attentus.explain.flips import flip_agreement
 from attentus.explain.point import towards
 from attentus.explain.scores import Target, score_map
-from attentus.infer.attention import LAYERS, Capture, evaluating, on_disk
+from attentus.infer.attention import LAYERS, Capture, Layers, evaluating, on_disk
 from attentus.infer.clean import among
 from attentus.infer.model import read_volume
 from attentus.infer.segment import Member, Wish, segment
@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from os import PathLike
 
+    from numpy.typing import NDArray
+
     from attentus.infer.attention import Vector
     from attentus.infer.model import Model
     from attentus.progress import Progress
+    from attentus.transforms.prepare import WayBack
     from attentus.types import Case, Prediction, Volume
 
 NEAR_MM = 5.0
@@ -34,7 +37,7 @@ NEAR_MM = 5.0
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What a model says about a scan and where its attention was; all maps lie in temporary files until used."""
+    """What a model says about a scan and where its attention was; maps come to the scan's grid when asked for."""
 
     scan: Volume
     prediction: Prediction
@@ -83,8 +86,9 @@ def attention(
     """Segment a scan and keep where the model's attention was.
 
     Maps are stitched by the windows, weights and flips of the prediction and brought to the scan's own grid by the same
-    interpolation as its logits. One map per module is kept: the mean over its channels if it has several. What is held
-    in memory at a time are some rows of each map; the whole maps lie in a temporary file, half precision.
+    interpolation as its logits. One map per module is kept: the mean over its channels if it has several. While the
+    windows roll, some rows of each map are in memory; whole ones lie in a temporary file, half precision, in the
+    model's resolution, and come to the scan's grid one at a time, when they are asked for.
 
     Args:
         model: with attention.
@@ -112,7 +116,7 @@ def attention(
         prepared = Preparation.of(volume, model.recipe.prepare)
         alike = flip_agreement(capture, prepared, model.window) if flips else {}
         looks = towards(model, prepared, volume, point) if point else {}
-    layers = _layers(capture, found, volume)
+    layers = _layers(capture, found, prepared.way_back, volume)
     prediction = replace(found, model=model.recipe.name, attention=layers["attention"])
     reference = None if label is None else _reference(label, volume)
     scores = _scores(model, capture, prediction, reference or prediction.labels, near_mm)
@@ -125,7 +129,7 @@ def attention(
         layers["before"],
         layers["after"],
         capture.vectors,
-        {name: each for name, each in looks.items() if name in capture.kinds},
+        Layers({name: each for name, each in looks.items() if name in capture.kinds}, prepared.way_back, volume),
         point,
         scores,
         "prediction" if reference is None else "label",
@@ -158,12 +162,12 @@ def _check_point(point: tuple[int, int, int] | None, volume: Volume, capture: Ca
         )
 
 
-def _layers(capture: Capture, found: Prediction, volume: Volume) -> dict[str, dict[str, Volume]]:
-    """What to module to volume."""
-    kept: dict[str, dict[str, Volume]] = {"attention": {}, "before": {}, "after": {}}
+def _layers(capture: Capture, found: Prediction, way: WayBack, volume: Volume) -> dict[str, Layers]:
+    """What to the maps of all modules."""
+    kept: dict[str, dict[str, NDArray[np.float16]]] = {"attention": {}, "before": {}, "after": {}}
     for place, (name, what) in enumerate(capture.layers):
-        kept[what][name] = volume.like(found.attention[LAYERS].array[place : place + 1])
-    return kept
+        kept[what][name] = found.attention[LAYERS].array[place]
+    return {what: Layers(arrays, way, volume) for what, arrays in kept.items()}
 
 
 def _reference(label: Volume | str | PathLike[str], volume: Volume) -> Volume:

@@ -9,7 +9,6 @@ import torch
 
 from attentus import nets
 from attentus.data.patches import window as cut
-from attentus.infer.attention import on_disk
 from attentus.infer.sliding import laid_over
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     Corner = tuple[int, int, int]
 
 
-def towards(model: Model, scan: Preparation, volume: Volume, point: Corner) -> dict[str, Volume]:
+def towards(model: Model, scan: Preparation, volume: Volume, point: Corner) -> dict[str, NDArray[np.float16]]:
     """The share of its attention that a point gives to every voxel, times the positions it could look at.
 
     Only windows that hold the point have an answer; they are blended as in the prediction.
@@ -37,7 +36,7 @@ def towards(model: Model, scan: Preparation, volume: Volume, point: Corner) -> d
         point: voxel (z, y, x) of it.
 
     Returns:
-        Module to map (1, z, y, x), half precision, on the scan's grid; 0 where no window with the point reaches.
+        Module to map (z, y, x) on the prepared grid; 0 where no window with the point reaches.
     """
     wished = [round(float(v)) for v in scan.grid.index(volume.grid.world(point))]
     z, y, x = (min(max(at, 0), n - 1) for at, n in zip(wished, scan.grid.shape, strict=True))
@@ -53,7 +52,7 @@ def towards(model: Model, scan: Preparation, volume: Volume, point: Corner) -> d
         for name, share in _of_window(model, scan, how, start, at).items():
             sums.setdefault(name, np.zeros_like(weights))[place] += share[own] * weight
     np.maximum(weights, np.finfo(np.float32).tiny, out=weights)
-    return {name: _brought(total / weights, scan, volume) for name, total in sums.items()}
+    return {name: (total / weights).astype(np.float16) for name, total in sums.items()}
 
 
 def _holds(start: Corner, size: Corner, at: Corner) -> bool:
@@ -85,11 +84,3 @@ def _of_window(
     with nets.watching(model.net, look):
         model.net(flat)
     return found
-
-
-def _brought(total: NDArray[np.float32], scan: Preparation, volume: Volume) -> Volume:
-    out = on_disk((1, *volume.grid.shape))
-    way = scan.way_back
-    for step in way.plan(1):
-        out[(slice(None), *way.box)][:, step.rows] = way.bring(total[None, step.needs], step)
-    return volume.like(out)

@@ -56,33 +56,41 @@ def score_map(attention: NDArray[Any], targets: Mapping[str, Target]) -> dict[st
     mean = total / attention.size
     square = sum(float(np.square(row, dtype=np.float64).sum()) for row in _rows(attention)) / attention.size
     edges = np.linspace(lowest, highest, LEVELS + 1)
-    everything = _histogram(attention, None, edges)
+    levels = [_levels(row, lowest, highest) for row in _rows(attention)]
+    everything = _histogram(levels)
     return {
         "mean": mean,
         "sd": math.sqrt(max(square - mean**2, 0.0)),
         "lowest": lowest,
         "highest": highest,
         "entropy": _entropy(attention, total),
-        "targets": {name: _against(attention, target, total, edges, everything) for name, target in targets.items()},
+        "targets": {
+            name: {
+                **_masses(attention, target, total),
+                **_best_dice(_histogram(levels, target.mask), everything, target.voxels, edges),
+            }
+            for name, target in targets.items()
+        },
     }
 
 
-def _against(
-    attention: NDArray[Any], target: Target, total: float, edges: NDArray[np.float64], everything: NDArray[np.int64]
+def _best_dice(
+    inside: NDArray[np.int64], everything: NDArray[np.int64], voxels: int, edges: NDArray[np.float64]
 ) -> dict[str, float]:
-    inside = _histogram(attention, target.mask, edges)
     found = np.cumsum(everything[::-1])[::-1]  # voxels at or above each lower edge
     right = np.cumsum(inside[::-1])[::-1]
-    dice = 2 * right / (found + target.voxels)
+    dice = 2 * right / (found + voxels)
     best = int(dice.argmax())
+    return {"best_dice": float(dice[best]), "threshold": float(edges[best])}
+
+
+def _masses(attention: NDArray[Any], target: Target, total: float) -> dict[str, float]:
     peaks = attention == attention.max()
     return {
         "mass_inside": _sum(attention, target.mask) / total if total else math.nan,
         "mass_near": _sum(attention, target.near) / total if total else math.nan,
         "expected": target.voxels / attention.size,
         "pointing": float(target.mask[peaks].mean()),
-        "best_dice": float(dice[best]),
-        "threshold": float(edges[best]),
     }
 
 
@@ -102,20 +110,19 @@ def _sum(attention: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> floa
     return sum(float(row.sum(dtype=np.float64)) for row in rows)
 
 
-def _histogram(
-    attention: NDArray[Any], mask: NDArray[np.bool_] | None, edges: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    counts = np.zeros(LEVELS, np.int64)
-    for place, row in enumerate(_rows(attention)):
-        values = (row if mask is None else row[mask[place]]).astype(np.float64)
-        counts += np.histogram(values, edges)[0] if edges[0] < edges[-1] else _first(values.size)
-    return counts
+def _levels(row: NDArray[Any], lowest: float, highest: float) -> NDArray[np.uint8]:
+    """Which of `LEVELS` intervals from the lowest to the highest value each voxel lies in."""
+    if highest <= lowest:
+        return np.zeros(row.shape, np.uint8)
+    scaled = (row.astype(np.float32) - np.float32(lowest)) * np.float32(LEVELS / (highest - lowest))
+    levels: NDArray[np.uint8] = np.minimum(scaled, LEVELS - 1).astype(np.uint8)
+    return levels
 
 
-def _first(count: int) -> NDArray[np.int64]:
-    """All in the first bin, for a map that is the same everywhere."""
+def _histogram(levels: Sequence[NDArray[np.uint8]], mask: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
     counts = np.zeros(LEVELS, np.int64)
-    counts[0] = count
+    for place, row in enumerate(levels):
+        counts += np.bincount(row.ravel() if mask is None else row[mask[place]], minlength=LEVELS)
     return counts
 
 

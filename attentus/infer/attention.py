@@ -7,6 +7,7 @@ spread over the windows is kept.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from tempfile import TemporaryFile
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from attentus.infer.sliding import Maps
     from attentus.nets.parts import AttentionTap, Coefficients
+    from attentus.transforms.prepare import WayBack
+    from attentus.types import Volume
 
 FEW = 2**26
 """Bytes of maps that are held in memory."""
@@ -163,6 +166,40 @@ def one_map(tap: AttentionTap, shown: Tensor) -> Tensor:
     if tap.kind == "received":
         return shown * shown[0, 0].numel()
     return shown if shown.shape[1] == 1 else shown.mean(1, keepdim=True)
+
+
+class Layers(Mapping[str, "Volume"]):
+    """Maps on the prepared grid, each brought to the scan's own when it is asked for: one whole map at a time.
+
+    Args:
+        arrays: name to map (z, y, x), half precision.
+        way: the way back.
+        scan: in its canonical orientation.
+    """
+
+    def __init__(self, arrays: Mapping[str, NDArray[np.float16]], way: WayBack, scan: Volume) -> None:
+        self.arrays, self.way, self.scan = dict(arrays), way, scan
+
+    def __getitem__(self, name: str) -> Volume:
+        """A map (1, z, y, x) float32, interpolated as the logits are; 0 outside the crop."""
+        array = self.arrays[name]
+        whole = np.zeros((1, *self.scan.grid.shape), np.float32)
+        inside = whole[(slice(None), *self.way.box)]
+        for step in self.way.plan(1):
+            inside[:, step.rows] = self.way.bring(np.asarray(array[None, step.needs], np.float32), step)
+        return self.scan.like(whole)
+
+    def __iter__(self) -> Iterator[str]:
+        """Names."""
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.arrays)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a map; nothing is brought anywhere."""
+        return name in self.arrays
 
 
 def on_disk(shape: tuple[int, ...]) -> NDArray[np.float16]:

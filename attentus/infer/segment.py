@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from attentus.infer.sliding import Run, Source, Window
+    from attentus.infer.sliding import Maps, Run, Source, Window
     from attentus.transforms.prepare import Step
+
+    Keep = Callable[[tuple[int, ...]], NDArray[np.float16]]
 
 NO_VOTE = -1e30
 """Logit of an output without a vote; finite, because resampling multiplies it by zero."""
@@ -70,14 +72,15 @@ class Wish:
         probabilities: keep them.
         vote: how several members decide: by mean probability, or each has one vote per voxel.
         limit: bytes that the process may take; the sums of windows go to a temporary file where that is needed.
-        keep: makes the arrays, zeros (maps, z, y, x), in which other maps than logits are kept; None: in memory.
+        keep: makes arrays, zeros (maps, z, y, x), in which other maps than logits are kept as they are, on the prepared
+            grid; None brings them to the scan's grid like the logits.
     """
 
     clean: bool = True
     probabilities: bool = False
     vote: Vote = "mean"
     limit: int | None = None
-    keep: Callable[[tuple[int, ...]], NDArray[np.float16]] | None = None
+    keep: Keep | None = None
 
 
 @dataclass(eq=False)
@@ -87,6 +90,8 @@ class Out:
     labels: NDArray[np.unsignedinteger]
     probabilities: NDArray[np.float16] | None = None
     maps: dict[str, NDArray[np.float16]] = field(default_factory=dict)
+    kept: dict[str, NDArray[np.float16]] = field(default_factory=dict)
+    """Maps on the prepared grid."""
 
 
 def segment(members: Sequence[Member], volume: Volume, wish: Wish, progress: Progress | None = None) -> Prediction:
@@ -99,7 +104,8 @@ def segment(members: Sequence[Member], volume: Volume, wish: Wish, progress: Pro
         progress: shows the windows.
 
     Returns:
-        Labels, and what else was asked for, on the canonical grid of the scan. `model` and `level` are left empty.
+        Labels, and what else was asked for, on the canonical grid of the scan, but for maps that `keep` keeps. `model`
+        and `level` are left empty.
 
     Raises:
         BadInput: other channels than the recipe names, NaN, or members that do not fit together.
@@ -120,7 +126,10 @@ def segment(members: Sequence[Member], volume: Volume, wish: Wish, progress: Pro
         for walk in walks:
             walk.task = task
         for steps in zip(*plans, strict=True):
-            slabs = [_slab(m, s, w, step) for m, s, w, step in zip(members, scans, walks, steps, strict=True)]
+            taken = [walk.rows(step.needs.start, step.needs.stop) for walk, step in zip(walks, steps, strict=True)]
+            if wish.keep is not None:
+                _keep(out, taken[0], steps[0].needs, scans[0].grid.shape, wish.keep)
+            slabs = [_slab(m, s, maps, step) for m, s, maps, step in zip(members, scans, taken, steps, strict=True)]
             logits = _together([slab.pop("logits") for slab in slabs], regions=regions, vote=wish.vote)
             rows = steps[0].rows
             out.labels[way.box][rows] = table[decide(logits, regions=regions, thresholds=thresholds)]
@@ -128,9 +137,8 @@ def segment(members: Sequence[Member], volume: Volume, wish: Wish, progress: Pro
                 out.probabilities[(slice(None), *way.box)][:, rows] = activate(logits, regions=regions)
             for name, maps in slabs[0].items():
                 if name not in out.maps:
-                    out.maps[name] = (wish.keep or _zeros)((len(maps), *volume.grid.shape))
-                half = torch.from_numpy(maps).half().numpy()  # many times faster than numpy's own rounding
-                out.maps[name][(slice(None), *way.box)][:, rows] = half
+                    out.maps[name] = np.zeros((len(maps), *volume.grid.shape), np.float16)
+                out.maps[name][(slice(None), *way.box)][:, rows] = maps
     names = {structure.name: structure.value for structure in recipe.labels}
     values = values_in(recipe)
     changes = clean_labels(out.labels, volume.grid.spacing, how, names, values)
@@ -138,7 +146,10 @@ def segment(members: Sequence[Member], volume: Volume, wish: Wish, progress: Pro
         labels=volume.like(out.labels[None]),
         names=names,
         probabilities=None if out.probabilities is None else volume.like(out.probabilities),
-        attention={name: volume.like(maps) for name, maps in out.maps.items()},
+        attention={
+            **{name: volume.like(maps) for name, maps in out.maps.items()},
+            **{name: Volume(maps, scans[0].grid) for name, maps in out.kept.items()},
+        },
         parts={name: held for name, held in values.items() if len(held) > 1},
         removed_ml=changes.removed_ml,
         added_ml=changes.added_ml,
@@ -262,13 +273,17 @@ def _joined(one: Source, other: Source) -> Source:
     return both
 
 
-def _zeros(shape: tuple[int, ...]) -> NDArray[np.float16]:
-    return np.zeros(shape, np.float16)
+def _keep(out: Out, maps: Maps, rows: slice, shape: tuple[int, int, int], make: Keep) -> None:
+    """Take all maps but the logits out of some rows and keep them."""
+    for name in [name for name in maps if name != "logits"]:
+        half = torch.from_numpy(maps.pop(name)).half().numpy()  # many times faster than numpy's own rounding
+        if name not in out.kept:
+            out.kept[name] = make((len(half), *shape))
+        out.kept[name][:, rows] = half
 
 
-def _slab(member: Member, scan: Preparation, walk: Walk, step: Step) -> dict[str, NDArray[np.float32]]:
+def _slab(member: Member, scan: Preparation, maps: Maps, step: Step) -> Maps:
     """Maps of one member on the scan's own voxels."""
-    maps = walk.rows(step.needs.start, step.needs.stop)
     maps["logits"][mute(member.recipe)] = NO_VOTE
     brought = {name: scan.way_back.bring(values, step) for name, values in maps.items()}
     if member.recipe.infer.temperature != 1:

@@ -2,7 +2,7 @@
 
 Only what the standard demands is taken: of patient and study the attributes it requires, and that the images were
 de-identified. Everything else that may say who somebody is stays behind. Values that break the standard, as a sex of
-"unknown" or a number of twenty digits, are mended or left empty, because a copy of them would be refused.
+"unknown" or a study's number of twenty characters, are left empty, because a copy of them would be refused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ _WHO = (
 )
 """What the standard demands of every object, be it empty."""
 _IF_THERE = ("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence")
+_SHORT, _LONG = re.compile(r"[^\\\\]{0,16}"), re.compile(r"[^\\\\]{0,64}")
 _VALID = {
+    "PatientID": _LONG,
+    "StudyID": _SHORT,
+    "AccessionNumber": _SHORT,
     "PatientSex": re.compile(r"[MFO]"),
     "PatientBirthDate": re.compile(r"\d{8}"),
     "StudyDate": re.compile(r"\d{8}"),

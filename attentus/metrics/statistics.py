@@ -198,7 +198,8 @@ def effect(first: ArrayLike, second: ArrayLike) -> Effect:
     ranks, up = _signed_ranks(d)
     whole = int(ranks.sum())
     interval = bootstrap_interval(d)
-    spread = float(d.std(ddof=1)) if d.min() < d.max() else math.nan
+    # Differences that are all alike, or that vanish when squared, have no spread to measure them by.
+    spread = (float(d.std(ddof=1)) if d.min() < d.max() else 0.0) or math.nan
     biserial = (2 * up - whole) / whole if whole else 0.0
     return Effect(float(d.mean()), interval.low, interval.high, float(d.mean()) / spread, biserial)
 

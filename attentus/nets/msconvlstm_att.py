@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from attentus.nets.parts import Coefficients
 
-ASKED = 1024
+ASKED = 256
 """Positions whose attention is looked at, at most, to tell where all of it falls."""
 
 

@@ -162,7 +162,7 @@ def test_sums_that_would_take_too_much_memory_go_to_a_file(monkeypatch):
     again = attention(glass(), scan, flips=False)
     assert rings
     assert all(isinstance(ring.sums, np.memmap) for ring in rings)
-    assert isinstance(again.prediction.attention["fine"].array, np.memmap)
+    assert isinstance(again.prediction.attention.arrays["fine"], np.memmap)
     for name, volume in plain.prediction.attention.items():
         np.testing.assert_array_equal(volume.array, again.prediction.attention[name].array)
 

@@ -177,7 +177,7 @@ def test_of_many_positions_some_are_asked():
     with torch.no_grad(), nets.listening(module) as heard:
         module(v)
         share = module.dense(v)[1]
-    close(heard["alpha"].flatten(1), share[:, :, ::2].mean(2))  # 1000 of 2000
+    close(heard["alpha"].flatten(1), share[:, :, ::8].mean(2))  # 250 of 2000
     close(heard["alpha"].sum(), 1.0, atol=1e-5)
 
 
