@@ -9,7 +9,7 @@ import statistics
 import time
 from dataclasses import dataclass, field, replace
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
 import torch
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 ALL, DECORATIVE = "all modules", "decorative modules"
 """Rows of an audit that are no single module."""
 METRICS = ("dice", "hd95_mm", "volume_ml")
-ROUNDS = 9
+ROUNDS = 60
 """Timed passes with and without a module, taking turns, at most."""
-ENOUGH = 10.0
+ENOUGH = 5.0
 """Seconds after which no further round is timed, three apart."""
 
 Trial = tuple[str, str]
@@ -101,17 +101,14 @@ class Audit:
     cases: tuple[str, ...]
     margin: float
     rows: tuple[Row, ...]
-    """Every module, then all together, then all that are decorative together if there are some."""
+    """Every module, then all together, then those that can go, if they are several and not all."""
+    decorative: tuple[str, ...]
+    """Modules that can go together: decorative or harmful ones."""
     scores: Mapping[str, Scores]
     """What was measured: "" as the model is, else "MODULE CONTROL"."""
     failures: Mapping[str, str]
     place: str
     """What times were measured on."""
-
-    @property
-    def decorative(self) -> tuple[str, ...]:
-        """Modules that can go: decorative or harmful ones."""
-        return _removable(self.rows)
 
     @property
     def notes(self) -> list[str]:
@@ -123,6 +120,12 @@ class Audit:
             notes.append(f"With {len(self.cases)} case(s) no corrected p can be below {min(least, 1.0):.2g}.")
         if len(self.cases) < 10:
             notes.append("With fewer than about ten cases the intervals are too narrow, and verdicts too sure.")
+        single = [row for row in self.rows if len(row.modules) == 1 and row.verdict in REMOVABLE]
+        if len(single) > 1:
+            names = ", ".join(self.decorative)
+            notes.append(
+                f"Of {len(single)} modules that can go one by one, {len(self.decorative)} can go together: {names}."
+            )
         if any(row.shared_with for row in self.rows):
             notes.append("Parts that several modules share go only when all of these are removed.")
         return notes
@@ -190,41 +193,78 @@ def audit(
         UnknownName: no such module, replacement or side.
     """
     _check(model, side, controls)
+    lacking = [part for structure in model.recipe.labels for part in structure.parts if part not in dataset.labels]
+    if lacking:
+        known = ", ".join(dataset.labels) or "none"
+        raise BadInput(
+            f"{dataset.root}: has no label '{lacking[0]}', which the model was trained on; its labels are {known}.\n"
+            "  Name the dataset, or its manifest, that the model was trained on."
+        )
     chosen = _limited(cases_of(model, dataset, side), limit)
     if len({dataset[case].subject for case in chosen}) < 2:
         controls = [control for control in controls if control != "other"]
     with evaluating(model.net):
         rows = _rows(model, modules, controls)
         plan = _Plan(model, dataset, {row.name: row.modules for row in rows}, progress or Silent())
-        judged, measured, failures = _tried(plan, rows, chosen, margin)
+        found = _tried(plan, rows, chosen, margin)
     return Audit(
         model.recipe.name,
         model.fingerprint,
         dataset.name,
         side,
-        tuple(case for case in chosen if case not in failures),
+        tuple(case for case in chosen if case not in found.failures),
         margin,
-        tuple(judged),
-        measured,
-        failures,
+        tuple(found.rows),
+        found.together,
+        found.scores,
+        found.failures,
         hardware(next(model.net.parameters()).device),
     )
 
 
-def _tried(
-    plan: _Plan, rows: list[Row], cases: list[str], margin: float
-) -> tuple[list[Row], dict[str, Scores], dict[str, str]]:
-    """The rows judged, what was measured, and cases that failed; decorative modules are tried together as well."""
-    measured, failures = plan.measure(cases, [(row.name, control) for row in rows for control in row.controls])
+class _Tried(NamedTuple):
+    rows: list[Row]
+    together: tuple[str, ...]
+    scores: dict[str, Scores]
+    failures: dict[str, str]
+
+
+def _tried(plan: _Plan, rows: list[Row], cases: list[str], margin: float) -> _Tried:
+    """The rows judged, what can go together, what was measured, and cases that failed."""
+    trials = [(row.name, control) for row in rows for control in row.controls]
+    measured, failures = plan.measure(cases, [AS_IT_IS, *trials])
     judged = _judged(rows, measured, margin)
-    removable = _removable(judged)
-    if 1 < len(removable) < len([row for row in rows if row.name != ALL]):
-        together = _row(plan.model, DECORATIVE, "together", removable, ("none",))
-        plan.modules[DECORATIVE] = removable
-        more, _ = plan.measure([case for case in cases if case not in failures], [(DECORATIVE, "none")])
-        measured |= {name: scores for name, scores in more.items() if name}
-        judged = _judged([*rows, together], measured, margin)
-    return judged, measured, failures
+    usable = [case for case in cases if case not in failures]
+    together = _together(plan, judged, usable, case_means(measured[""], "dice"), margin)
+    if len(together) > 1 and {*together} != {*rows[-1].modules}:
+        plan.modules[DECORATIVE] = together
+        measured |= plan.measure(usable, [(DECORATIVE, "none")])[0]
+        judged = _judged([*rows, _row(plan.model, DECORATIVE, "together", together, ("none",))], measured, margin)
+    return _Tried(judged, together, measured, failures)
+
+
+def _together(
+    plan: _Plan, judged: Sequence[Row], cases: list[str], before: Mapping[str, float], margin: float
+) -> tuple[str, ...]:
+    """Of the modules that can go one by one, those that can go together: all, or as many as can, cheapest first."""
+    single = [row for row in judged if len(row.modules) == 1 and row.verdict in REMOVABLE]
+    single.sort(key=lambda row: -row.changes["none"]["dice"].difference)
+
+    def can_go(names: tuple[str, ...]) -> bool:
+        plan.modules[DECORATIVE] = names
+        scores = plan.measure(cases, [(DECORATIVE, "none")])[0][_key((DECORATIVE, "none"))]
+        after = case_means(scores, "dice")
+        found = change("dice", [after.get(case, math.nan) for case in before], list(before.values()))
+        return verdict(found, margin) in REMOVABLE
+
+    everything = tuple(row.name for row in single)
+    if len(everything) < 2 or can_go(everything):
+        return everything
+    gone = everything[:1]
+    for name in everything[1:]:
+        if can_go((*gone, name)):
+            gone = (*gone, name)
+    return gone
 
 
 def _check(model: Model, side: str, controls: Sequence[str]) -> None:
@@ -310,11 +350,11 @@ class _Plan:
         self.how = PRESETS["default"].but(metrics=METRICS)
 
     def measure(self, cases: Sequence[str], trials: Sequence[Trial]) -> tuple[dict[str, Scores], dict[str, str]]:
-        """Scores by "" and by "MODULE CONTROL", and cases that failed with the reason."""
-        found: dict[str, list[Score]] = {_key(trial): [] for trial in (AS_IT_IS, *trials)}
+        """Scores by "MODULE CONTROL", "" as the model is, and cases that failed with the reason."""
+        found: dict[str, list[Score]] = {_key(trial): [] for trial in trials}
         failures: dict[str, str] = {}
         entries = [self.dataset[case] for case in cases]
-        with self.progress.task("auditing", len(cases) * (1 + len(trials))) as task:
+        with self.progress.task("auditing", len(cases) * len(trials)) as task:
             for number, case in enumerate(cases):
                 try:
                     for name, rows in self._case(entries, number, trials, task).items():
@@ -335,7 +375,7 @@ class _Plan:
         swapped = any(control == "other" for _, control in trials)
         theirs = io.read_case(_donor(cases, number), as_stored=True) if swapped else None
         found = {}
-        for trial in (AS_IT_IS, *trials):
+        for trial in trials:
             labels = self._labels(scan, trial, theirs, seed=crc32(case.id.encode()))
             labels = labels if unknown is None else _without(labels, unknown)
             found[_key(trial)] = score_volumes(case.id, labels, truth, values_in(recipe), self.how)
@@ -386,10 +426,6 @@ def _judged(rows: Sequence[Row], measured: Mapping[str, Scores], margin: float) 
             )
         )
     return judged
-
-
-def _removable(rows: Sequence[Row]) -> tuple[str, ...]:
-    return tuple(row.name for row in rows if len(row.modules) == 1 and row.verdict in REMOVABLE)
 
 
 def _by_structure(after: Scores, before: Scores) -> dict[str, float]:

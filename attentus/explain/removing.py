@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attentus import nets
 from attentus.errors import BadFile, BadInput
-from attentus.explain.verdict import REMOVABLE, Change, change
+from attentus.explain.verdict import Change, change
 from attentus.export.prune import without
 from attentus.metrics.summary import case_means
 from attentus.train.evaluate import evaluate
@@ -77,8 +77,7 @@ def remove_decorative(
         BadInput: nothing can go.
     """
     facts = _read(audit, model)
-    rows = [row for row in facts["rows"] if len(row["modules"]) == 1 and row["verdict"] in REMOVABLE]
-    names = tuple(row["name"] for row in rows)
+    names = tuple(facts["decorative"])
     if not names:
         raise BadInput(f"{audit}: no module is decorative or harmful, so nothing is removed.")
     pruned = without(model, names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 
@@ -76,8 +77,8 @@ def test_verdicts_are_those_the_net_was_made_for(audited):
     assert rows["needed"].verdict == "essential"
     assert rows["idle"].verdict == rows["idle"].pattern == "decorative"
     assert rows["wrong"].verdict == "harmful"
-    assert audited.decorative == ("idle", "wrong")
-    assert rows["decorative modules"].modules == ("idle", "wrong")
+    assert audited.decorative == rows["decorative modules"].modules == ("wrong", "idle")  # the best gain first
+    assert any("2 can go together: wrong, idle" in note for note in audited.notes)
     together = rows["decorative modules"].changes["none"]["dice"]
     assert together.difference == pytest.approx(rows["wrong"].changes["none"]["dice"].difference)
     none = rows["idle"].changes["none"]["dice"]
@@ -86,6 +87,26 @@ def test_verdicts_are_those_the_net_was_made_for(audited):
     assert rows["needed"].changes["none"]["hd95_mm"].difference > 0
     assert rows["wrong"].structures["none"]["core"] > 0
     assert {*rows["needed"].changes} == {"none", "mean", "shuffled", "other"}
+
+
+class Spare(nn.Module):
+    """Either of two gates shuts shells out: each alone can go, both cannot."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = AttentionTap(), AttentionTap()
+        self.threshold = nn.Parameter(torch.tensor(30.0))
+
+    def forward(self, x):
+        bright = self.second((x > 0).float(), self.first((x > 0).float(), x.abs()))
+        return (torch.cat([self.threshold.expand_as(bright), bright], dim=1),)
+
+
+def test_what_can_go_alone_need_not_go_together(model, data):
+    found = audit(Model(model.recipe, Spare().eval()), data, controls=())
+    assert [row.verdict for row in found.rows] == ["decorative", "decorative", "essential"]
+    assert found.decorative == ("first",)
+    assert [row.name for row in found.rows] == ["first", "second", "all modules"]
 
 
 def test_what_is_measured_is_what_segmenting_gives(audited, model, data):
@@ -133,6 +154,9 @@ def test_limits_and_refusals(model, data):
         audit(model, data, side="val")
     with pytest.raises(BadInput, match="no attention to audit"):
         audit(Model(model.recipe, small("unet", 3)), data)
+    named = {"background": 0, "thing": 1, "other": 2}
+    with pytest.raises(BadInput, match="has no label 'core'"):
+        audit(model, dataclasses.replace(data, declared_labels=named))
     with pytest.raises(BadInput, match="holds no cases"):
         audit(model, data, side="test")
 
@@ -299,7 +323,7 @@ def test_prune_writes_a_model_without_what_is_decorative(trained, tmp_path, caps
     assert run([*call, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     source, pruned = Model.load(trained / "run"), Model.load(tmp_path / "small")
-    assert told["modules"] == nets.left_out(pruned.net) == list(nets.taps(source.net))
+    assert set(told["modules"]) == {*nets.left_out(pruned.net)} == {*nets.taps(source.net)}
     assert told["parameters"][1] == sum(p.numel() for p in pruned.net.parameters()) < told["parameters"][0]
     assert told["gflop"][1] < told["gflop"][0]
     assert "in the audit" in told["measured_on"]
@@ -337,8 +361,7 @@ def test_prune_refuses_what_does_not_fit(trained, tmp_path, capsys):
     assert run(["prune", str(trained / "run"), "--decorative", str(tmp_path), "-o", str(tmp_path / "x")]) == 2
     assert "holds no audit" in capsys.readouterr().err
     facts = json.loads((trained / "audit" / "audit.json").read_text())
-    for row in facts["rows"]:
-        row["verdict"] = "helpful"
+    facts["decorative"] = []
     (tmp_path / "audit.json").write_text(json.dumps(facts))
     assert run(["prune", str(trained / "run"), "--decorative", str(tmp_path), "-o", str(tmp_path / "x")]) == 2
     assert "nothing is removed" in capsys.readouterr().err
