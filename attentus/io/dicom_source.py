@@ -29,7 +29,7 @@ _WHO = (
 )
 """What the standard demands of every object, be it empty."""
 _IF_THERE = ("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence")
-_SHORT, _LONG = re.compile(r"[^\\\\]{0,16}"), re.compile(r"[^\\\\]{0,64}")
+_SHORT, _LONG = re.compile(r"[^\\]{0,16}"), re.compile(r"[^\\]{0,64}")
 _VALID = {
     "PatientID": _LONG,
     "StudyID": _SHORT,
