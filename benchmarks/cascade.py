@@ -1,6 +1,6 @@
 """What a cascade is worth: RA-UNet's three stages beside its tumour net alone, and its first two on real CT.
 
-    python benchmarks/cascade.py phantom PLACE [--steps 2250]
+    python benchmarks/cascade.py phantom PLACE [--steps 1900]
     python benchmarks/cascade.py real PLACE --slices liver-2d.yaml --scan CT [LABELS VALUE] [--scan ...]
 
 `phantom` draws 24 and 8 scans into PLACE, trains the recipe ra-unet-phantom, and then its tumour net on whole scans
@@ -93,7 +93,9 @@ def phantom(arguments: argparse.Namespace) -> None:
     place = arguments.place
     for name, cases, seed in (("train", 24, 0), ("test", 8, 1)):
         if not (place / name).is_dir():
-            attentus("data", "phantom", place / name, "--cases", cases, "--seed", seed, "--coarse", 1.5)
+            attentus(
+                "data", "phantom", place / name, "--cases", cases, "--seed", seed, "--coarse", 1.5, "--tumours", "10:60"
+            )
     changes = [w for k, v in TUMOUR_ALONE.items() for w in ("--set", f"{k}={json.dumps(v)}")]
     ways = {
         "cascade": ["ra-unet-phantom", place / "train", "-o", place / "cascade", "--fold", 0],
@@ -196,7 +198,7 @@ def main() -> None:
     kinds = parser.add_subparsers(required=True)
     drawn = kinds.add_parser("phantom")
     drawn.add_argument("place", type=Path)
-    drawn.add_argument("--steps", type=int, default=2250)
+    drawn.add_argument("--steps", type=int, default=1900)
     drawn.set_defaults(run=phantom)
     scanned = kinds.add_parser("real")
     scanned.add_argument("place", type=Path)

@@ -11,6 +11,7 @@ import typer
 from attentus.cli import data_fetch, data_import
 from attentus.cli.options import Data, Json, Overwrite
 from attentus.cli.show import print_json, progress, table
+from attentus.errors import BadInput
 
 if TYPE_CHECKING:
     from attentus.data import Dataset, Finding
@@ -120,16 +121,34 @@ def phantom(
         Literal["abdomen", "brain"], typer.Option(help="CT of the abdomen, or MRI of the brain.")
     ] = "abdomen",
     coarse: Annotated[float, typer.Option(min=1.0, help="Factor on the voxel size: 3 is small and quick.")] = 1.0,
+    tumours: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MM:MM",
+            help="Smallest and largest diameter of liver tumours; then there is one at least in every liver. By default"
+            " some livers have none, and many tumours are tiny.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make synthetic scans in MSD layout: abdominal CT with organs and liver tumours, or brain MRI with a glioma."""
     from attentus.data.phantom import write_dataset
 
-    write_dataset(out, cases, seed=seed, kind=kind, coarse=coarse, progress=progress())
+    sizes = _sizes(tumours) if tumours else None
+    write_dataset(out, cases, seed=seed, kind=kind, coarse=coarse, tumours=sizes, progress=progress())
     if json:
         print_json({"folder": str(out), "kind": kind, "cases": cases, "seed": seed})
     else:
         print(f"{cases} {kind} phantom(s) in {out}. Look at them: attentus data show {out} --picture sheet.png")
+
+
+def _sizes(text: str) -> tuple[float, float]:
+    """Two numbers out of "10:60"."""
+    try:
+        smallest, largest = map(float, text.split(":"))
+    except ValueError:
+        raise BadInput(f"--tumours takes two diameters in mm, as 10:60, not '{text}'.") from None
+    return smallest, largest
 
 
 def _facts(dataset: Dataset) -> dict[str, Any]:

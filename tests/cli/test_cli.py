@@ -152,6 +152,9 @@ def test_phantom_makes_a_dataset(attentus, tmp_path):
     assert code == 0
     assert "2 abdomen phantom(s)" in out
     assert attentus("data", "check", tmp_path / "p")[0] == 0
+    code, _, err = attentus("data", "phantom", tmp_path / "q", "--cases", 1, "--tumours", "ten")
+    assert code == 2
+    assert "as 10:60" in err
     code, _, err = attentus("data", "phantom", tmp_path / "p", "--cases", 2)
     assert code == 2
     assert str(tmp_path / "p") in err

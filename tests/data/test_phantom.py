@@ -360,6 +360,27 @@ def test_a_case_does_not_depend_on_how_many_are_written(tmp_path):
         assert (two / name).read_bytes() != (two / f"{folder}/phantom_001.nii.gz").read_bytes()
 
 
+def test_tumours_have_the_diameters_asked_for_and_nothing_else_changes():
+    plain, asked = (abdomen(seed, spacing=(4, 4, 4), tumours=t) for seed, t in ((2, None), (2, (10, 60))))
+    assert all(8 < tumour["diameter_mm"] < 66 for tumour in asked.facts["tumours"])  # people differ in size
+    assert {k: v for k, v in asked.facts.items() if k != "tumours"} == {
+        k: v for k, v in plain.facts.items() if k != "tumours"
+    }
+    outside = ~(mask(plain, "liver", "liver tumour") | mask(asked, "liver", "liver tumour"))
+    assert np.array_equal(plain.labels.array[0][outside], asked.labels.array[0][outside])
+    for seed in range(8):
+        rng = streams(seed, KIND, STREAMS)
+        patient = Patient.draw(rng, Body.draw(rng["body"]), (10, 60))
+        assert patient.liver.tumours
+        assert all(5 <= tumour.radius <= 30 for tumour in patient.liver.tumours)
+
+
+@pytest.mark.parametrize(("kind", "sizes"), [("brain", (10, 60)), ("abdomen", (60, 10)), ("abdomen", (0, 10))])
+def test_diameters_that_make_no_sense_are_refused(tmp_path, kind, sizes):
+    with pytest.raises(BadInput, match="smaller first"):
+        write_dataset(tmp_path / "new", 1, kind=kind, tumours=sizes)
+
+
 def test_an_abdomen_data_set_is_complete_and_reads_back(tmp_path):
     folder = write_dataset(tmp_path / "new" / "set", 4, seed=1, coarse=6)
     about = json.loads((folder / "dataset.json").read_text("utf-8"))

@@ -55,13 +55,21 @@ STREAMS = (
 """One stream of random numbers for each; add new ones at the end."""
 
 
-def abdomen(seed: int, *, spacing: Triple | None = None, coarse: float = 1.0) -> Phantom:
+def abdomen(
+    seed: int,
+    *,
+    spacing: Triple | None = None,
+    coarse: float = 1.0,
+    tumours: tuple[float, float] | None = None,
+) -> Phantom:
     """A CT of the abdomen of one synthetic patient.
 
     Args:
         seed: the patient, 0 and up; decides anatomy, contrast phase, tumours, field of view and noise.
         spacing: voxel size (z, y, x) in mm; by default another one for each patient, with 256 x 256 voxels a slice.
         coarse: factor on the voxel size; 3 gives 27 times fewer voxels of the same patient.
+        tumours: least and largest diameter, mm; then every liver has one at least. By default some have none, and many
+            are smaller than any radiologist would measure.
 
     Returns:
         Hounsfield units (whole numbers), labels as in `LABELS`, and what was drawn.
@@ -69,7 +77,7 @@ def abdomen(seed: int, *, spacing: Triple | None = None, coarse: float = 1.0) ->
     rng = streams(seed, KIND, STREAMS)
     body = Body.draw(rng["body"])
     scan = Scan.draw(rng["scan"], body)
-    patient = Patient.draw(rng, body)
+    patient = Patient.draw(rng, body, tumours)
     grid = sampled(scan.grid, spacing, coarse)
     image = np.broadcast_to(scan.background(grid), grid.shape).copy()
     labels = np.zeros(grid.shape, np.uint8)
@@ -94,12 +102,12 @@ class Patient:
     """In the order of painting."""
 
     @classmethod
-    def draw(cls, rng: Mapping[str, Generator], body: Body) -> Patient:
+    def draw(cls, rng: Mapping[str, Generator], body: Body, tumours: tuple[float, float] | None = None) -> Patient:
         """The person who has this body."""
         contrast, grain = Contrast.draw(rng["contrast"]), Grain.draw(rng["grain"])
         spine = Spine.draw(rng["spine"], contrast, grain)
         liver = Liver.draw(rng["liver"], body, contrast, grain)
-        liver = replace(liver, tumours=draw_tumours(rng["tumours"], liver, contrast.phase))
+        liver = replace(liver, tumours=draw_tumours(rng["tumours"], liver, contrast.phase, tumours))
         parts = (
             Wall(body, spine, contrast, grain),
             Chest.draw(rng["chest"], body, spine, contrast),

@@ -83,14 +83,23 @@ class Tumour:
             part.paint(np.maximum(dead, inside + 2), min(tone - 8, 24.0))
 
 
-def draw_tumours(rng: Generator, liver: Liver, phase: str) -> list[Tumour]:
-    """None in one patient of six, up to ten in others; many of them are small."""
+def draw_tumours(rng: Generator, liver: Liver, phase: str, sizes: tuple[float, float] | None = None) -> list[Tumour]:
+    """None in one patient of six, up to ten in others; many of them are small.
+
+    Args:
+        rng: draws them.
+        liver: where they grow.
+        phase: of the contrast.
+        sizes: least and largest diameter, mm; then there is at least one.
+    """
     count = int(
         rng.choice([0, 1, 2, 3, 4, 5, 6, 7, 8, 10], p=[0.17, 0.2, 0.17, 0.13, 0.09, 0.07, 0.06, 0.05, 0.03, 0.03])
     )
-    largest = rng.choice([14.0, 30.0, 60.0], p=[0.25, 0.45, 0.3])
+    smallest, largest = 3.0, rng.choice([14.0, 30.0, 60.0], p=[0.25, 0.45, 0.3])
+    if sizes:
+        count, (smallest, largest) = max(1, count), sizes
     tumours: list[Tumour] = []
-    for diameter in sorted(np.exp(rng.uniform(np.log(3), np.log(largest), count)), reverse=True):
+    for diameter in sorted(np.exp(rng.uniform(np.log(smallest), np.log(largest), count)), reverse=True):
         centre = _place(rng, liver, diameter / 2, tumours)
         if centre is not None:
             tumours.append(Tumour.draw(rng, centre, float(diameter / 2), phase))

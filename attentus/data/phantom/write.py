@@ -62,6 +62,7 @@ def write_dataset(
     seed: int = 0,
     kind: str = "abdomen",
     coarse: float = 1.0,
+    tumours: tuple[float, float] | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Write synthetic cases with labels, `phantom_000` and so on; dataset.json comes last and tells what was drawn.
@@ -72,6 +73,7 @@ def write_dataset(
         seed: another seed gives other patients; case k is the same however many are written.
         kind: "abdomen" (CT) or "brain" (MRI with four channels).
         coarse: factor on the voxel size, see `abdomen`.
+        tumours: least and largest diameter of tumours in the liver, mm, see `abdomen`.
         progress: shows the cases.
 
     Returns:
@@ -81,27 +83,31 @@ def write_dataset(
         BadInput: the folder is not empty, or a number makes no sense.
         UnknownName: no such kind.
     """
-    out = Path(out)
+    out, how = Path(out), {"coarse": coarse, **({"tumours": tumours} if tumours else {})}
     if kind not in KINDS:
         raise UnknownName("phantom", kind, KINDS)
     if cases < 1:
         raise BadInput(f"The number of cases must be at least 1, got {cases}.")
     if seed < 0:
         raise BadInput(f"The seed must be 0 or above, got {seed}.")
+    if tumours and (kind != "abdomen" or not 0 < tumours[0] <= tumours[1] <= 100):
+        raise BadInput(f"Liver tumours have two diameters up to 100 mm, the smaller first, got {tumours} for {kind}.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadFile(out, "exists already and is not an empty folder", "Give the name of a new folder, or empty it.")
     facts: dict[str, Any] = {}
     for number in track(progress or Silent(), "drawing phantoms", range(cases)):
         name = f"phantom_{number:03d}"
-        facts[name] = _write_case(out, name, kind, coarse, np.random.SeedSequence([seed, number]))
-    description = _describe(kind, facts) | {"phantom": {"seed": seed, "kind": kind, "coarse": coarse, "facts": facts}}
+        facts[name] = _write_case(out, name, kind, how, np.random.SeedSequence([seed, number]))
+    description = _describe(kind, facts) | {"phantom": {"seed": seed, "kind": kind, **how, "facts": facts}}
     write_text(out / "dataset.json", json.dumps(description, indent=2) + "\n")
     return out
 
 
-def _write_case(out: Path, name: str, kind: str, coarse: float, numbers: np.random.SeedSequence) -> dict[str, Any]:
+def _write_case(
+    out: Path, name: str, kind: str, how: Mapping[str, Any], numbers: np.random.SeedSequence
+) -> dict[str, Any]:
     own, way = (int(n) for n in numbers.generate_state(2))
-    image, labels, facts = KINDS[kind].make(own, coarse=coarse)
+    image, labels, facts = KINDS[kind].make(own, **how)
     axes = AxisMap(flip=FLIPS[way % len(FLIPS)])
     for folder, volume, kind_of_number in (("imagesTr", image, np.int16), ("labelsTr", labels, np.uint8)):
         turned = Volume(axes.apply(volume.array).astype(kind_of_number), volume.grid.reoriented(axes))
