@@ -5,24 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from attentus import io
 from attentus.data.resolve import values_in
 from attentus.errors import BadInput, UnknownName
 from attentus.explain.flips import flip_agreement
 from attentus.explain.point import towards
-from attentus.explain.scores import Target, score_map
-from attentus.infer.attention import LAYERS, Capture, Layers, evaluating, on_disk
+from attentus.infer.attention import LAYERS, Capture, Layers, evaluating, on_disk, scored
 from attentus.infer.clean import among
 from attentus.infer.model import read_volume
 from attentus.infer.segment import Member, Wish, segment
+from attentus.metrics.attention import NEAR_MM, Target
 from attentus.transforms.prepare import Preparation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from os import PathLike
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from attentus.infer.attention import Vector
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
     from attentus.progress import Progress
     from attentus.transforms.prepare import WayBack
     from attentus.types import Case, Prediction, Volume
-
-NEAR_MM = 5.0
-"""How far from a target attention still counts as near it, unless told otherwise, mm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,12 +179,4 @@ def _scores(
     spacing = target.grid.spacing
     masks = {name: among(target.array[0], values) for name, values in values_in(model.recipe).items()}
     targets = {name: Target(mask, spacing, near_mm) for name, mask in masks.items() if mask.any()}
-    scores: dict[str, dict[str, Any]] = {}
-    for name, kind in capture.kinds.items():
-        scores[name] = {"kind": kind}
-        if name in capture.vectors:
-            vector = capture.vectors[name]
-            scores[name] |= {"channels": len(vector.mean), "mean": float(np.mean(vector.mean))}
-        if name in prediction.attention:
-            scores[name] |= score_map(prediction.attention[name].array[0], targets)
-    return scores
+    return scored(capture, ((name, volume.array[0]) for name, volume in prediction.attention.items()), targets)

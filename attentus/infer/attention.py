@@ -11,21 +11,23 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from attentus import nets
 from attentus.infer.sliding import laid_over
+from attentus.metrics.attention import score_map
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from attentus.infer.sliding import Maps
+    from attentus.metrics.attention import Target
     from attentus.nets.parts import AttentionTap, Coefficients
     from attentus.transforms.prepare import WayBack
     from attentus.types import Volume
@@ -76,6 +78,8 @@ class Capture:
     def __init__(self, net: nn.Module, dims: int, device: torch.device, *, features: bool = False) -> None:
         self.net, self.dims, self.device, self.features = net, dims, device, features
         self.vectors: dict[str, Vector] = {}
+        self.sizes: dict[tuple[str, str], tuple[int, ...]] = {}
+        """Resolution of each layer in a window, as the module has it; known after the first pass."""
         self._seen: dict[tuple[str, str], list[Tensor]] = {}
         self._taps = nets.taps(net)
         self.keep_only(tuple(self._taps))
@@ -141,6 +145,7 @@ class Capture:
             passes = self._seen[layer]  # several where a module is used more than once, as shared branches are
             found.append(passes[0] if len(passes) == 1 else torch.stack(passes).mean(0))
             alike.setdefault(found[-1].shape[2:], []).append(place)
+            self.sizes[layer] = tuple(found[-1].shape[2:])
         out = found[0].new_empty((len(found[0]), len(found), *size), dtype=torch.float32)
         for places in alike.values():
             out[:, places] = laid_over(self.net, torch.cat([found[place] for place in places], dim=1), size)
@@ -166,6 +171,27 @@ def one_map(tap: AttentionTap, shown: Tensor) -> Tensor:
     if tap.kind == "received":
         return shown * shown[0, 0].numel()
     return shown if shown.shape[1] == 1 else shown.mean(1, keepdim=True)
+
+
+def scored(
+    capture: Capture, maps: Iterable[tuple[str, NDArray[Any]]], targets: Mapping[str, Target]
+) -> dict[str, dict[str, Any]]:
+    """Numbers for every module that was looked at.
+
+    Args:
+        capture: after its passes.
+        maps: name of a module and its map (z, y, x), one at a time.
+        targets: by name, what maps are compared with; see `score_map`.
+
+    Returns:
+        Module to "kind" and, for a map, what `score_map` says, for factors of channels their number and mean.
+    """
+    found: dict[str, dict[str, Any]] = {name: {"kind": kind} for name, kind in capture.kinds.items()}
+    for name, vector in capture.vectors.items():
+        found[name] |= {"channels": len(vector.mean), "mean": float(np.mean(vector.mean))}
+    for name, one in maps:
+        found[name] |= score_map(one, targets)
+    return found
 
 
 class Layers(Mapping[str, "Volume"]):

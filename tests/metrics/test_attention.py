@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from attentus.explain.scores import Target, score_map
+from attentus.metrics.attention import Target, score_map
 
 
 def line(values):

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+NEAR_MM = 5.0
+"""How far from a target attention still counts as near it, unless told otherwise, mm."""
 LEVELS = 256
 """Thresholds that are tried, evenly from the lowest to the highest value of a map."""
 
