@@ -37,6 +37,10 @@ def train(
     num_nodes: Annotated[int, typer.Option(min=1, help="Machines, under torchrun or SLURM.")] = 1,
     workers: Annotated[int | None, typer.Option(min=1, help="Runs of --folds and --seeds at the same time.")] = None,
     cluster: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler that spreads them.")] = None,
+    snapshots: Annotated[
+        str | None,
+        typer.Option(metavar="N|CASE,..", help="Keep the attention of held-back cases at moments of the training."),
+    ] = None,
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="Learn two cases by heart, judge, keep nothing.")
     ] = False,
@@ -47,12 +51,15 @@ def train(
     from attentus.data import Dataset
     from attentus.recipes import Recipe, is_cascade
 
+    looked_at = None if snapshots is None else snapshots if snapshots.isdecimal() else f"[{snapshots}]"
     given = {"split.fold": fold, "start.model": source, "train.precision": precision}
+    given |= {"train.snapshots.cases": looked_at}
     changes = [*override, *(f"{field}={value}" for field, value in given.items() if value is not None)]
     limits: dict[str, Any] = {"max_time": seconds(max_time), "cache": cache, "progress": progress()}
     if is_cascade(recipe):
         several = devices * num_nodes > 1
         strange = {"--from": source, "--precision": precision, "--seeds": seeds, "--rehearse": rehearse or None}
+        strange["--snapshots"] = snapshots
         strange |= {"--devices": several or None}
         _refuse([name for name, value in strange.items() if value is not None], recipe)
         chosen_folds = folds if fold is None else str(fold)

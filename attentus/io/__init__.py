@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 LABEL_TOLERANCE = 1e-3
 """How far a stored label may be from a whole number; scale factors in headers turn 1 into 0.99999997."""
 
+PICTURES = ("png", "jpeg", "tiff", "bmp", "pictures")
+"""Formats without geometry: neither millimetres nor left and right are known."""
+
 _WRITERS = {".nii": write_nifti, ".nii.gz": write_nifti, ".nrrd": write_itk, ".mha": write_itk, ".png": write_png}
 
 
@@ -160,6 +163,16 @@ def read_grid(path: str | PathLike[str]) -> Grid:
     elif holds_dicom(path):
         return slices_of(path)[0].canonical()[1]
     return read(path).grid
+
+
+def has_geometry(path: str | PathLike[str]) -> bool:
+    """Whether an image, a file or a folder, knows millimetres and orientation; pictures such as PNG do not.
+
+    Raises:
+        BadFile: missing, empty or of no known kind.
+    """
+    path = Path(path)
+    return holds_dicom(path) if path.is_dir() else sniff(path)[0] not in PICTURES
 
 
 def bytes_of(path: str | PathLike[str]) -> int:

@@ -244,6 +244,25 @@ class Schedule(Section):
     """For "step" and "plateau": what the step size is multiplied by."""
 
 
+class Snapshots(Section):
+    """Looks at the attention of held-back cases. Neither the training nor its clock notices."""
+
+    cases: Annotated[int, Field(ge=0)] | tuple[str, ...] = 0
+    """Held-back cases that are looked at: names, or so many of those that validate, evenly spread; 0: none."""
+    shares: tuple[Share, ...] = (0.02, 0.05, 0.1, 0.4, 1.0)
+    """Shares of the training after which they are looked at; 0 is before the first step, 1 the end, planned or not."""
+    epochs: tuple[NotNegative, ...] = ()
+    """The same in epochs, e.g. [3, 6, 10, 60, 150]; with `shares: []` at these alone."""
+    modules: tuple[str, ...] = ()
+    """Attention modules, as `attentus nets show` names them; all if empty."""
+
+    @model_validator(mode="after")
+    def _some_moment(self) -> Snapshots:
+        if self.cases and not self.shares and not self.epochs:
+            raise ValueError("cases are to be looked at, but never: name shares or epochs, or set cases to 0")
+        return self
+
+
 class Train(Section):
     """The training itself."""
 
@@ -279,6 +298,8 @@ class Train(Section):
     """Steps between validations by sliding-window inference."""
     validate_cases: Count = 20
     """Held-back cases, at most, that these validations look at; the final evaluation takes all."""
+    snapshots: Snapshots = Snapshots()
+    """Attention at some moments of the training."""
     checkpoint_every: Positive = 60.0
     """Seconds between checkpoints from which an interrupted run continues."""
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from attentus.io import PICTURES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -25,8 +27,6 @@ PERCENTILES = (1.0, 99.5)
 """Display range of everything whose values have no unit, percentiles of the scan."""
 OBLIQUE = 0.34
 """An axis that leans by more than 20 degrees (sine) gets a second orientation letter."""
-PICTURES = ("png", "jpeg", "tiff", "bmp", "pictures")
-"""Formats without geometry: neither millimetres nor left and right are known."""
 
 
 class Plane(NamedTuple):

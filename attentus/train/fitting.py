@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +27,7 @@ from attentus.train.evaluate import evaluate, write_card
 from attentus.train.log import Log, NoLog, has_tensorboard
 from attentus.train.postprocess import BEFORE
 from attentus.train.signals import listening_for_signals
+from attentus.train.snapshots import Looks, check_cases, check_snapshots, choose, geometry_of, moments_of, spread
 from attentus.train.speed import compiled, prepare_net
 from attentus.train.state import State, load_state, peek_state
 from attentus.train.transfer import describe, transfer
@@ -86,7 +88,7 @@ def fit(
     sides = on_first(fabric, lambda: _begin(run, dataset, Path(cache or folder.parent / CACHE)))
     state = peek_state(folder / WEIGHTS["last"])
     if state is None or not state.finished:
-        state = _train(run, sides, max_time)
+        state = _train(run, dataset, sides, max_time)
     on_first(fabric, lambda: _evaluate(run, dataset, sides, state))
     return Model.load(folder)
 
@@ -119,6 +121,8 @@ def _settle(recipe: Recipe, dataset: Dataset, folder: Path) -> Recipe:
     """The recipe resolved, after a look at whatever could end the training later."""
     resolved = resolve(recipe, dataset)
     check_buildable(resolved)
+    _, validation, test = dataset.parts(resolved.split)
+    check_cases(resolved, [case.id for case in (*validation, *test)])
     if recipe.start.model and not (folder / WEIGHTS["last"]).is_file():
         recipe_of(recipe.start.model)
     return resolved
@@ -137,8 +141,10 @@ def _begin(run: Run, dataset: Dataset, cache: Path) -> Sides:
     return sides
 
 
-def _train(run: Run, sides: Sides, max_time: float | None) -> State:
+def _train(run: Run, dataset: Dataset, sides: Sides, max_time: float | None) -> State:
     job, state = set_up(run, sides.train, sides.validation)
+    if run.recipe.train.snapshots.cases:
+        job.looks = _looks(run, dataset, sides, job, state)
     limits = [limit for limit in (max_time, 60 * (run.recipe.train.minutes or 0)) if limit]
     job.max_seconds = min(limits, default=None)
     if state.step:
@@ -156,6 +162,17 @@ def _train(run: Run, sides: Sides, max_time: float | None) -> State:
             reached = f"at step {state.step}" if job.whole else f"during step {state.step}, not saved"
             run.progress.say(f"stopped {reached}; run the same command again to go on")
             raise
+
+
+def _looks(run: Run, dataset: Dataset, sides: Sides, job: loop.Job, state: State) -> Looks:
+    """What will take snapshots; moments that the training cannot reach are told."""
+    cases = choose(run.recipe, sides.validation, sides.test)
+    last = job.steps / job.epoch
+    for moment in moments_of(run.recipe):
+        if not moment.reached(1.0, last):
+            run.progress.say(f"train.snapshots: {moment.name} lies beyond the {last:g} epochs of this training")
+    make = partial(Looks, run.folder, run.recipe, cases, geometry_of(dataset, cases), state.step)
+    return on_first(run.fabric, make)
 
 
 def set_up(run: Run, train: list[CachedCase], validation: list[CachedCase]) -> tuple[loop.Job, State]:
@@ -186,7 +203,7 @@ def set_up(run: Run, train: list[CachedCase], validation: list[CachedCase]) -> t
         optimiser=wrapped,
         loss=supervised_loss(recipe, bare).to(fabric.device),
         sampler=_sampler(recipe, train),
-        validation_cases=_spread(validation, how.validate_cases),
+        validation_cases=spread(validation, how.validate_cases),
         log=Log(run.folder, state.step) if fabric.is_global_zero else NoLog(),
         progress=run.progress,
         mean=mean.to(fabric.device) if mean else None,
@@ -239,6 +256,7 @@ def check_buildable(recipe: Recipe) -> int:
         supervised_loss(recipe, net)
         freeze(net, recipe.start.freeze)
     check_early_exit(recipe, net)
+    check_snapshots(recipe, net)
     multiple = getattr(net, "multiple", 1)
     if any(n % multiple for n in recipe.train.patch):
         fitting = [-(-n // multiple) * multiple for n in recipe.train.patch]
@@ -291,12 +309,6 @@ def _record_data(folder: Path, dataset: Dataset, sides: Sides, failures: dict[st
             raise BadInput(f"{folder} holds a run on other data: files or cases changed since. Choose another folder.")
         return
     write_text(file, json.dumps(facts, indent=1))
-
-
-def _spread(cases: list[CachedCase], most: int) -> list[CachedCase]:
-    """At most that many cases, evenly spread over the list."""
-    count = min(most, len(cases))
-    return [cases[k * len(cases) // count] for k in range(count)]
 
 
 def _facts(state: State, sides: Sides, net: nn.Module) -> dict[str, str]:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from attentus.progress import Progress, Task
     from attentus.recipes import Recipe
     from attentus.train.log import Log
+    from attentus.train.snapshots import Looks
 
 
 @dataclass(eq=False)
@@ -62,6 +63,8 @@ class Job:
     max_seconds: float | None = None
     enough: float = math.inf
     """Mean Dice on validation at which the training may end."""
+    looks: Looks | None = None
+    """Takes snapshots of the attention, where the recipe wants them."""
     stop: Stop = field(default_factory=Stop)
     whole: bool = True
     """Whether weights, optimiser and state belong together; not so from the start of a step to its validation."""
@@ -116,6 +119,7 @@ def run(job: Job, state: State) -> State:
     batches = ahead(job.sampler, numbers, how.workers, fabric.global_rank, fabric.world_size)
     before, started, saved = state.seconds, time.monotonic(), time.monotonic()
     with job.progress.task("training", job.steps, state.step) as task:
+        started += _look(job, state)  # before the first step, or where an interruption came before it
         while not state.finished:
             begun, rate = time.monotonic(), job.rate(state)
             job.whole = False
@@ -130,6 +134,7 @@ def run(job: Job, state: State) -> State:
                 _validate(job, state)
                 state.seconds = before + time.monotonic() - started
                 state.finished = _agreed(job, job.over(state))
+            started += _look(job, state)
             job.whole = True
             if validating or time.monotonic() - saved > how.checkpoint_every:
                 save(job, state)
@@ -261,6 +266,23 @@ def _validate(job: Job, state: State) -> None:
     job.log.write("validation", state.step, mean=mean, **{f"dice {name}": value for name, value in each.items()})
     listed = ", ".join(f"{name} {value:.3f}" for name, value in each.items())
     job.progress.say(f"step {state.step}: validation Dice {mean:.4f} ({listed}); best {state.best:.4f}")
+
+
+def _look(job: Job, state: State) -> float:
+    """Look at the attention of the chosen cases, if a moment for that has come; the seconds that took do not count."""
+    if job.looks is None:
+        return 0.0
+    began, fabric = time.monotonic(), job.fabric
+    done, epochs = 1.0 if state.finished else job.done(state), state.step / job.epoch
+    moments = job.looks.due(done, epochs)
+    moments = fabric.broadcast(moments) if fabric.world_size > 1 else moments
+    if moments:
+        if fabric.is_global_zero:
+            with fabric.autocast():
+                job.looks.take(job.best_net, moments, step=state.step, done=done, epochs=epochs)
+            job.progress.say(f"step {state.step}: attention kept for {', '.join(moments)}")
+        fabric.barrier()
+    return time.monotonic() - began
 
 
 def _agreed(job: Job, answer: bool) -> bool:  # noqa: FBT001 - an answer is what it is about

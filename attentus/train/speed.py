@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,7 +14,7 @@ from attentus.errors import RecipeError
 from attentus.infer.processor import compiler_missing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -143,3 +144,14 @@ def compiled(net: N, device: torch.device | str = "cpu") -> N:
         raise RecipeError(f"train.compile: {missing}, or set train.compile to false.")
     net.compile()
     return net
+
+
+@contextmanager
+def eager(net: nn.Module) -> Iterator[None]:
+    """Inside the `with` block a compiled net runs uncompiled, so that hooks set meanwhile are called."""
+    compiled_call = net._compiled_call_impl  # nn.Module.compile has no way back
+    net._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        net._compiled_call_impl = compiled_call
