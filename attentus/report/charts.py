@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from attentus.report.pictures import colour
+from attentus.report.pictures import COLOURS, colour
 from attentus.report.plot import WIDTH, Plot, number, padded, shortened, spread
 
 if TYPE_CHECKING:
@@ -140,6 +140,51 @@ def dice_curves(validations: Log, names: Sequence[str], last_step: int) -> Chart
         plot.text(WIDTH - plot.right + 8, height + 4, words[name], css=f"word {colour(k)}")
     note = f"Dotted: step {best['step']:,}, mean Dice {best['mean']:.3f}; its weights were kept."
     return Chart("Dice on validation", plot.svg("Validation Dice of each structure over steps"), note)
+
+
+def over_training(title: str, curves: Mapping[str, Points], dotted: Points = ()) -> Chart | None:  # type: ignore[assignment]
+    """A number of each attention module at the moments it was looked at; None where no value is known.
+
+    Up to seven modules get colours and names; of more, all are drawn faint and their mean bold.
+
+    Args:
+        title: what is shown.
+        curves: module to (step, value).
+        dotted: the value that an even map would have.
+    """
+    known = {name: [point for point in curve if math.isfinite(point[1])] for name, curve in curves.items()}
+    everything = [value for curve in (*known.values(), dotted) for _, value in curve]
+    if not any(known.values()):
+        return None
+    few = len(known) <= COLOURS
+    words = {name: shortened(name, 16) for name in known} if few else {}
+    right = 14 + 6.6 * max(map(len, words.values()), default=0)
+    low, high = padded(everything)
+    last = max(step for curve in known.values() for step, _ in curve)
+    plot = Plot((0.0, max(last, 1.0)), (max(low, 0.0), high), right=right)
+    plot.grid("step")
+    plot.line(dotted, "best")
+    for k, (name, curve) in enumerate(known.items()):
+        css = f"curve {colour(k)}" if few else "raw"
+        plot.line(curve, css)
+        for step, value in curve:
+            place = (plot.px(step), plot.py(value))
+            plot.dot(
+                place, f"solid {colour(k)}" if few else "", f"{name}, step {step:,.0f}: {value:.3g}", 2.6 if few else 1
+            )
+    if few:
+        ends = [plot.py(curve[-1][1]) if curve else plot.py(plot.y[0]) for curve in known.values()]
+        for k, (name, height) in enumerate(zip(known, spread(ends, 12, plot.height - plot.bottom), strict=True)):
+            plot.text(WIDTH - plot.right + 8, height + 4, words[name], css=f"word {colour(k)}")
+    else:
+        steps = sorted({step for curve in known.values() for step, _ in curve})
+        plot.line(
+            [(s, float(np.mean([v for curve in known.values() for t, v in curve if t == s]))) for s in steps], "curve"
+        )
+    notes = ["Faint: every module. Bold: their mean."] * (not few) + ["Dotted: what an even map would have."] * bool(
+        dotted
+    )
+    return Chart(title, plot.svg(f"{title} of each attention module over the training"), " ".join(notes))
 
 
 def rate_curve(steps: Log) -> Chart:

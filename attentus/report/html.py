@@ -10,6 +10,7 @@ from attentus.io.atomic import write_text
 from attentus.metrics.summary import headline
 from attentus.report import charts
 from attentus.report.cases import draw_cases
+from attentus.report.film import make_film
 from attentus.report.page import render
 from attentus.report.pictures import colour
 from attentus.report.run import Run
@@ -88,6 +89,7 @@ def _page(run: Run, progress: Progress) -> str:
         roles={case.case: case.role for case in cases},
         cases=cases,
         curves=_curves(run),
+        film=make_film(run),
         cohort=_cohort(run),
         stages=_stages(run),
         left_out=_discreet(run, run.data.get("left out", {})),

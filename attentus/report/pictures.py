@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from attentus.report.slices import Plane, Range, cut, display_range, fullest, grey, letters, planes_of, region
+from attentus.report.slices import AXIAL, Plane, Range, cut, display_range, fullest, grey, letters, planes_of, region
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,6 +92,81 @@ def draw(scene: Scene, what: str) -> tuple[list[Picture], Range]:
     return pictures, shown
 
 
+class Frame:
+    """A slice on which one map after another is laid; scan and outlines are embedded once.
+
+    Args:
+        scene: of one slice, (1, y, x).
+        name: begins the ids on the page, so it is the frame's alone.
+        most: largest side, px.
+    """
+
+    def __init__(self, scene: Scene, name: str, most: float) -> None:
+        part = region(scene.reference > 0, scene.grid.spacing, MARGIN, LEAST)
+        y, x = ((s.stop - s.start) * step for s, step in zip(part[1:], scene.grid.spacing[1:], strict=True))
+        self._sheet = _Sheet(scene, AXIAL, part, (0, 0, 0), min(most / x, most / y))
+        self._name, self._shown = name, display_range(scene.image)
+        self.width, self.height = x * self._sheet.scale, y * self._sheet.scale
+
+    def defs(self) -> Markup:
+        """What the frame's pictures refer to, an SVG element that shows nothing."""
+        scan = Markup('<image href="{}" width="{:.1f}" height="{:.1f}" preserveAspectRatio="none"/>').format(
+            _embedded(grey(self._sheet.cut(self._sheet.scene.image), self._shown)), self.width, self.height
+        )
+        outlines = Markup("").join(path for path in _overlays(self._sheet) if "reference" in path)
+        parts = Markup('<g id="{0}-scan">{1}</g><g id="{0}-lines">{2}</g>').format(self._name, scan, outlines)
+        return Markup('<svg class="defs" aria-hidden="true" focusable="false"><defs>{}</defs></svg>').format(parts)
+
+    def plain(self, what: str) -> Markup:
+        """The scan with outlines, orientation and scale."""
+        return self._svg(what, Markup(""), Markup("").join(_marks(self._sheet, self.width, self.height)))
+
+    def under(self, values: NDArray[Any], limits: tuple[float, float], what: str) -> Markup:
+        """The scan with a map (y, x) over it, which has its own resolution and the extent of the whole slice.
+
+        Args:
+            values: the map.
+            limits: values that get no colour and the brightest one.
+            what: the alternative text.
+        """
+        (down, across), (_, y, x) = self._sheet.step, self._sheet.part
+        _, rows, columns = self._sheet.scene.grid.shape
+        heat = Markup(
+            '<image class="heat" href="{}" x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}"'
+            ' preserveAspectRatio="none"/>'
+        ).format(
+            _embedded(_coloured(values, limits)), -x.start * across, -y.start * down, columns * across, rows * down
+        )
+        return self._svg(what, heat, Markup(""))
+
+    def _svg(self, what: str, heat: Markup, marks: Markup) -> Markup:
+        return Markup(
+            '<svg class="picture" viewBox="0 0 {w:.1f} {h:.1f}" width="{w:.0f}" height="{h:.0f}" role="img"'
+            ' aria-label="{what}"><use href="#{name}-scan"/>{heat}<use href="#{name}-lines"/>{marks}</svg>'
+        ).format(w=self.width, h=self.height, what=what, name=self._name, heat=heat, marks=marks)
+
+
+def heat_scale(name: str) -> Markup:
+    """The colours of maps as a gradient with that id, for `heat_bar`."""
+    places = np.linspace(0, 1, 9, dtype=np.float32)
+    stops = [
+        Markup('<stop offset="{:.3f}" stop-color="rgb({},{},{})" stop-opacity="{:.3f}"/>').format(
+            float(place), *(int(v) for v in colour[:3]), float(colour[3]) / 255
+        )
+        for place, colour in zip(places, _coloured(places[None], (0.0, 1.0))[0], strict=True)
+    ]
+    return Markup('<linearGradient id="{}">{}</linearGradient>').format(name, Markup("").join(stops))
+
+
+def heat_bar(name: str, low: str, high: str) -> Markup:
+    """A bar of those colours with the values at its ends."""
+    return Markup(
+        '<svg class="scale" viewBox="0 0 120 22" width="120" height="22" role="img" aria-label="colours from {low} to'
+        ' {high}"><rect width="120" height="8"/><rect width="120" height="8" style="fill: url(#{name})"/>'
+        '<text x="0" y="20">{low}</text><text x="120" y="20" text-anchor="end">{high}</text></svg>'
+    ).format(name=name, low=low, high=high)
+
+
 @dataclass(frozen=True, eq=False)
 class _Sheet:
     """One plane on paper: how voxels become pixels."""
@@ -152,14 +227,20 @@ def _heat(sheet: _Sheet, width: float, height: float) -> list[Markup]:
     """The values laid over, if there are any: brighter and more opaque the higher."""
     if sheet.scene.heat is None:
         return []
-    from matplotlib import colormaps
-
-    low, high = sheet.scene.heat_range
-    values = (np.asarray(sheet.cut(sheet.scene.heat), np.float32) - low) / max(high - low, 1e-6)
-    colours = colormaps[HEAT](values.clip(0, 1), bytes=True)
-    colours[..., 3] = (255 * OPAQUE * values.clip(0, 1)).astype(np.uint8)
+    colours = _coloured(sheet.cut(sheet.scene.heat), sheet.scene.heat_range)
     image = Markup('<image class="heat" href="{}" width="{:.1f}" height="{:.1f}" preserveAspectRatio="none"/>')
     return [image.format(_embedded(colours), width, height)]
+
+
+def _coloured(values: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.uint8]:
+    """Values (y, x) as colours with opacity (y, x, 4)."""
+    from matplotlib import colormaps
+
+    low, high = limits
+    shares = ((np.asarray(values, np.float32) - low) / max(high - low, 1e-6)).clip(0, 1)
+    colours: NDArray[np.uint8] = colormaps[HEAT](shares, bytes=True)
+    colours[..., 3] = (255 * OPAQUE * shares).astype(np.uint8)
+    return colours
 
 
 def _overlays(sheet: _Sheet) -> list[Markup]:

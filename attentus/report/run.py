@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import TypeVar
 
+    from attentus.train.snapshots import Picture, Snapshot
     from attentus.types import Scores
 
     T = TypeVar("T")
@@ -43,6 +44,10 @@ class Run:
     """Facts of card.md, e.g. Parameters."""
     gaps: tuple[str, ...]
     """What is missing or damaged, and what to do about it."""
+    pictures: tuple[Picture, ...] = ()
+    """Cases whose attention was looked at during the training."""
+    snapshots: tuple[Snapshot, ...] = ()
+    """What was seen."""
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -66,7 +71,8 @@ class Run:
         environment = _load(folder / "environment.json", _object, gaps) or {}
         card = dict(re.findall(r"^- ([^:\n]+): (.+)$", _text(folder / "card.md"), re.MULTILINE))
         gaps = [*_unfinished(recipe, steps, folder), *gaps]
-        return cls(folder, recipe, data, steps, validations, scores, environment, card, tuple(gaps))
+        seen = _snapshots(folder, gaps)
+        return cls(folder, recipe, data, steps, validations, scores, environment, card, tuple(gaps), *seen)
 
     @property
     def file(self) -> Path:
@@ -125,6 +131,20 @@ def _load(file: Path, parse: Callable[[str], T], gaps: list[str]) -> T | None:
             f"{file.name} is damaged ({reason}); what it holds is missing here. Delete it and train again to renew it."
         )
         return None
+
+
+def _snapshots(folder: Path, gaps: list[str]) -> tuple[tuple[Picture, ...], tuple[Snapshot, ...]]:
+    """What was seen of the attention during the training; nothing if it cannot be read, which is added to the gaps."""
+    if not (folder / "snapshots").is_dir():
+        return (), ()
+    from attentus.train.snapshots import read_snapshots
+
+    try:
+        pictures, seen = read_snapshots(folder)
+    except BadFile as error:
+        gaps.append(f"{Path(error.path).name}: {error.problem}. {error.fix}")
+        return (), ()
+    return tuple(pictures), tuple(seen)
 
 
 def _object(text: str) -> dict[str, Any]:
