@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from attentus.explain.auditing import Audit, audit
 from attentus.explain.maps import Explanation, attention
+from attentus.explain.retrain import Retrained, retrain
 
-__all__ = ["Audit", "Explanation", "attention", "audit"]
+__all__ = ["Audit", "Explanation", "Retrained", "attention", "audit", "retrain"]

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from attentus.data.dataset import Dataset
+    from attentus.explain.retrain import Retrained
     from attentus.infer.model import Model
     from attentus.progress import Task
     from attentus.types import Case, Score, Volume
@@ -109,6 +110,8 @@ class Audit:
     failures: Mapping[str, str]
     place: str
     """What times were measured on."""
+    retrained: Retrained | None = None
+    """What trainings without attention came to, if there were any."""
 
     @property
     def notes(self) -> list[str]:
@@ -148,6 +151,7 @@ class Audit:
             "notes": self.notes,
             "decorative": list(self.decorative),
             "rows": [row.facts() for row in self.rows],
+            "retrained": self.retrained and self.retrained.facts(),
         }
 
     def to_csv(self) -> str:

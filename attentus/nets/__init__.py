@@ -13,7 +13,7 @@ from attentus.nets.recompute import recomputing
 from attentus.registry import Factory, Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import nn
 
@@ -35,6 +35,7 @@ __all__ = [
     "parameters_of",
     "presets",
     "replacing",
+    "spelt_out",
     "taps",
     "watching",
 ]
@@ -64,6 +65,20 @@ def options(name: str) -> dict[str, Any]:
         UnknownName: no net of that name.
     """
     return _NETS.options(name)
+
+
+def spelt_out(name: str, chosen: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Net and options that are built, given a net and options that may name a preset.
+
+    Raises:
+        UnknownName: no preset of that name.
+    """
+    options = dict(chosen)
+    preset = options.pop("preset", None)
+    if preset is None:
+        return name, options
+    named = Registry("preset", CARDS[name].presets if name in CARDS else {}).get(preset)
+    return named.net or name, {**named.options, **options}
 
 
 def create(
@@ -96,8 +111,6 @@ def create(
     """
     if min(in_channels, out_channels) < 1:
         raise BadInput(f"A net needs at least one channel in and one out, got {in_channels} and {out_channels}.")
-    if preset is not None:
-        named = Registry("preset", CARDS[name].presets if name in CARDS else {}).get(preset)
-        name, chosen = named.net or name, {**named.options, **chosen}
+    name, chosen = spelt_out(name, {"preset": preset, **chosen})
     net = leave_out(_NETS.create(name, dims, in_channels, out_channels, **chosen), without)
     return recomputing(net) if checkpoint else net

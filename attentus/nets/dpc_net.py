@@ -93,7 +93,7 @@ class DPCNet(nn.Module):
         if infer_from == "sem0" and not semcor:
             raise BadInput("infer_from='sem0' needs semcor=True: that is the map it reads.")
         widths = list(widths or (PFE_WIDTHS if pfe else PLAIN_WIDTHS))
-        last = len(widths) - 1
+        self.widths, last = tuple(widths), len(widths) - 1
         self.multiple = 2**last
         self.order, self.recursive = order, recursive
         self.pyramid = _pfe(dims, in_channels, widths, down) if pfe else plain_pyramid(dims, in_channels, widths)

@@ -57,7 +57,8 @@ class RAUNet(nn.Module):
         momentum: float = 0.01,
     ) -> None:
         super().__init__()
-        stem, *levels = _checked_widths(dims, widths)
+        self.widths = tuple(_checked_widths(dims, widths))
+        stem, *levels = self.widths
         if len(depths) != len(DEPTHS) or not all(0 <= depth <= 3 for depth in depths):
             raise BadInput(f"depths are four numbers from 0 to 3, coarsest skip first; got {list(depths)}.")
         self.pool = max_pool(dims)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from attentus.explain.auditing import Audit, Row
+    from attentus.explain.retrain import Retrained
     from attentus.explain.verdict import Change
 
 FILE, TABLE, PAGE = "audit.json", "audit.csv", "index.html"
@@ -58,6 +59,24 @@ class Line(NamedTuple):
     """One per replacement, None where it does not apply."""
 
 
+class Trained(NamedTuple):
+    """One arm of trainings with and without attention, ready to be shown."""
+
+    name: str
+    parameters: str
+    steps: str
+    dice: str
+    """Seed by seed."""
+    by_seed: str
+    """Its difference from the arm with attention, seed by seed."""
+    change: str
+    interval: str
+    p: str
+    hd95: str
+    """Change in HD95, mm."""
+    verdict: str
+
+
 def write_audit(found: Audit, out: Path, *, overwrite: bool = False) -> None:
     """Write a folder: audit.json, audit.csv with every case, index.html.
 
@@ -91,7 +110,31 @@ def to_html(found: Audit) -> str:
         rule=rule(found.margin),
         rules=rules_in_words(plain.rules),
         dice=f"{_overall(found):.3f}",
+        arms=arms(found.retrained) if found.retrained else [],
     )
+
+
+def arms(found: Retrained) -> list[Trained]:
+    """The arms of a retraining as text, that with attention first."""
+    lines = []
+    for result in found.results:
+        dice = result.changes and _cell(result.changes["dice"])
+        distance = result.changes and _cell(result.changes["hd95_mm"])
+        lines.append(
+            Trained(
+                result.arm.name,
+                f"{result.arm.parameters:,}",
+                ", ".join(f"{steps:,}" for steps in dict.fromkeys(result.steps)),
+                ", ".join(f"{value:.4f}" for value in result.dice),
+                ", ".join(map(_four, result.by_seed)) or "–",
+                dice.change if dice else "–",
+                dice.interval if dice else "–",
+                dice.p if dice else "–",
+                distance.change if distance else "–",
+                result.verdict or "–",
+            )
+        )
+    return lines
 
 
 def sentence(found: Audit) -> str:
