@@ -17,9 +17,11 @@ from attentus.report.slices import has_geometry
 from attentus.report.tables import REMARKS, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from attentus.progress import Progress
     from attentus.report.run import Run
-    from attentus.types import Scores
+    from attentus.types import Case, Scores, Volume
 
 
 class StructureScore(NamedTuple):
@@ -48,11 +50,12 @@ class DrawnCase:
 
 def choose(scores: Scores) -> dict[str, str]:
     """Case to role: best, median and worst by mean Dice; fewer roles for fewer than three cases."""
-    ranked = [
-        case
-        for case, dice in sorted(case_means(scores, "dice").items(), key=lambda item: -item[1])
-        if math.isfinite(dice)
-    ]
+    return roles(case_means(scores, "dice"))
+
+
+def roles(means: Mapping[str, float]) -> dict[str, str]:
+    """Case to role by a number of which more is better; cases without a finite one get none."""
+    ranked = [case for case, mean in sorted(means.items(), key=lambda item: -item[1]) if math.isfinite(mean)]
     if len(ranked) < 3:
         return dict(zip(ranked, ("Best", "Worst") if len(ranked) > 1 else ("Only case",), strict=False))
     return {ranked[0]: "Best", ranked[len(ranked) // 2]: "Median", ranked[-1]: "Worst"}
@@ -67,7 +70,7 @@ def draw_cases(run: Run, progress: Progress) -> list[DrawnCase]:
     for case, role in track(progress, "drawing cases", list(choose(run.scores).items())):
         plain = DrawnCase(role, case, shown(means[case], "dice"), _structures(run.scores, case))
         try:
-            scene, facts = _scene(run, case)
+            scene, facts = scene_of(run, case)
             pictures, levels = draw(scene, f"{role} case {case}")
             drawn.append(replace(plain, pictures=pictures, facts=f"{facts}; {levels.words}"))
         except AttentusError as error:
@@ -75,20 +78,29 @@ def draw_cases(run: Run, progress: Progress) -> list[DrawnCase]:
     return drawn
 
 
-def _scene(run: Run, case: str) -> tuple[Scene, str]:
-    """What is drawn of a case, and what it shows: channel and voxel size.
+def image_of(run: Run, case: str) -> tuple[Case, Dataset, Volume]:
+    """A case of the dataset a run was trained on, that dataset, and the image.
+
+    Raises:
+        AttentusError: the dataset is gone, has no such case, or the image cannot be read.
+    """
+    root = run.data.get("root")
+    if not root or not Path(root).exists():
+        raise BadInput("the dataset is no longer where it was during training. Bring it back there to see its images.")
+    dataset = replace(Dataset.open(root), declared_labels=run.data.get("labels"))
+    found = dataset[case]
+    return found, dataset, io.read_case(found)
+
+
+def scene_of(run: Run, case: str) -> tuple[Scene, str]:
+    """What is drawn of a held-back case, and what it shows: channel and voxel size.
 
     Raises:
         AttentusError: dataset, image, labels or prediction cannot be read, or no longer fit each other.
     """
     from attentus.train.evaluate import reference
 
-    root = run.data.get("root")
-    if not root or not Path(root).exists():
-        raise BadInput("the dataset is no longer where it was during training. Bring it back there to see its images.")
-    dataset = replace(Dataset.open(root), declared_labels=run.data.get("labels"))
-    found = dataset[case]
-    image = io.read_case(found)
+    found, dataset, image = image_of(run, case)
     truth = reference(found, dataset, run.recipe)
     prediction = io.read_labels(run.folder / "validation" / f"{case}.nii.gz")
     image.grid.require_match(truth.grid, case, "image", "labels")

@@ -37,6 +37,8 @@ class Chart(NamedTuple):
     title: str
     svg: Markup
     note: str = ""
+    live: Markup | str = ""
+    """What a page shows instead, if there is something to move or to turn."""
 
 
 def boxes(scores: Scores, metric: str, title: str, *, from_zero: bool) -> Chart | None:
@@ -74,36 +76,75 @@ def boxes(scores: Scores, metric: str, title: str, *, from_zero: bool) -> Chart 
     return Chart(title, plot.svg(f"Box plots of {title} per structure; the table above has the numbers"), note)
 
 
-def agreement(scores: Scores, structure: str) -> Chart:
-    """Bland-Altman plot of volumes: difference against mean of prediction and reference, ml."""
+class Agreement(NamedTuple):
+    """How far predicted volumes agree with the reference (Bland and Altman 1986)."""
+
+    pairs: dict[str, tuple[float, float]]
+    """Case to predicted and reference volume, ml."""
+    bias: float
+    """Mean difference, ml."""
+    around: float
+    """Half the width of the limits of agreement: 1.96 standard deviations (n - 1) of the differences; nan for one."""
+
+    @property
+    def points(self) -> dict[str, tuple[float, float]]:
+        """Case to mean and difference (prediction minus reference), ml."""
+        return {case: ((p + r) / 2, p - r) for case, (p, r) in self.pairs.items()}
+
+    @property
+    def levels(self) -> dict[str, float]:
+        """The lines of the plot, those that are known."""
+        lines = {"bias": self.bias, "+1.96 SD": self.bias + self.around, "−1.96 SD": self.bias - self.around}
+        return {name: level for name, level in lines.items() if math.isfinite(level)}
+
+
+def agreement_of(scores: Scores, structure: str) -> Agreement:
+    """Volumes of a structure against the reference, over the cases that have both."""
     cases = {row.case: row.value for row in scores.select(structure=structure, metric="volume_ml")}
     truth = {row.case: row.value for row in scores.select(structure=structure, metric="reference_ml")}
     pairs = {case: (cases[case], truth[case]) for case in cases if case in truth}
-    points = {case: ((p + r) / 2, p - r) for case, (p, r) in pairs.items()}
-    off = np.array([difference for _, difference in points.values()])
-    bias, around = float(off.mean()), 1.96 * float(off.std(ddof=1)) if len(off) > 1 else math.nan
-    levels = {"bias": bias, "+1.96 SD": bias + around, "−1.96 SD": bias - around}
+    off = np.array([p - r for p, r in pairs.values()])
+    around = 1.96 * float(off.std(ddof=1)) if len(off) > 1 else math.nan
+    return Agreement(pairs, float(off.mean()) if len(off) else math.nan, around)
+
+
+def agreement(
+    scores: Scores, structure: str, *, title: str = "", order: int | None = None, beside: Sequence[Agreement] = ()
+) -> Chart:
+    """Bland-Altman plot of volumes: difference against mean of prediction and reference, ml.
+
+    Args:
+        scores: the cohort; at least one case has both volumes of the structure.
+        structure: which one.
+        title: of the chart; the structure's name if it is empty.
+        order: which colour; that of the structure if none is given.
+        beside: others with which it shall share its axes.
+    """
+    found = agreement_of(scores, structure)
+    together = (found, *beside)
     plot = Plot(
-        padded([mean for mean, _ in points.values()], 0.08),
-        padded([0.0, *off.tolist(), *levels.values()], 0.08),
+        padded([mean for one in together for mean, _ in one.points.values()], 0.08),
+        padded(
+            [0.0, *(v for one in together for v in (*one.levels.values(), *(d for _, d in one.points.values())))], 0.08
+        ),
         height=200.0,
         left=52.0,
         right=88.0,
     )
     plot.grid("mean of prediction and reference, ml")
     plot.line([(plot.x[0], 0.0), (plot.x[1], 0.0)], "axis")
-    known = {name: level for name, level in levels.items() if math.isfinite(level)}
-    heights = spread([plot.py(level) for level in known.values()], 26, plot.height - plot.bottom)
-    for (name, level), height in zip(known.items(), heights, strict=True):
+    heights = spread([plot.py(level) for level in found.levels.values()], 26, plot.height - plot.bottom)
+    for (name, level), height in zip(found.levels.items(), heights, strict=True):
         plot.line([(plot.x[0], level), (plot.x[1], level)], "level" if name == "bias" else "level dashed")
         plot.text(WIDTH - plot.right + 6, height - 2, name, css="name")
         plot.text(WIDTH - plot.right + 6, height + 11, f"{number(float(f'{level:.3g}'))} ml")
-    css = f"point {colour(scores.structures.index(structure))}"
-    for case, (mean, difference) in points.items():
-        title = f"{case}: predicted {pairs[case][0]:.4g} ml, reference {pairs[case][1]:.4g} ml"
-        plot.dot((plot.px(mean), plot.py(difference)), css, title)
-    label = f"Bland-Altman plot of the volume of {structure}: bias {bias:.3g} ml, limits of agreement ±{around:.3g} ml"
-    return Chart(structure, plot.svg(label))
+    css = f"point {colour(scores.structures.index(structure) if order is None else order)}"
+    for case, (mean, difference) in found.points.items():
+        predicted, true = found.pairs[case]
+        words = f"{case}: predicted {predicted:.4g} ml, reference {true:.4g} ml"
+        plot.dot((plot.px(mean), plot.py(difference)), css, words)
+    label = f"Bland-Altman plot of the volume of {structure}: bias {found.bias:.3g} ml, limits ±{found.around:.3g} ml"
+    return Chart(title or structure, plot.svg(label))
 
 
 def loss_curve(steps: Log) -> Chart:
@@ -185,6 +226,35 @@ def over_training(title: str, curves: Mapping[str, Points], dotted: Points = ())
         dotted
     )
     return Chart(title, plot.svg(f"{title} of each attention module over the training"), " ".join(notes))
+
+
+def losses(runs: Mapping[str, Log]) -> Chart:
+    """Smoothed loss of several trainings."""
+    return _several(
+        {name: [(float(s["step"]), float(s["loss"])) for s in steps] for name, steps in runs.items()}, "Loss"
+    )
+
+
+def mean_dice(runs: Mapping[str, Log]) -> Chart:
+    """Mean Dice of several trainings at every validation."""
+    points = {name: [(float(v["step"]), float(v["mean"])) for v in log] for name, log in runs.items()}
+    return _several(points, "Mean Dice on validation", smooth=False)
+
+
+def _several(runs: Mapping[str, Points], title: str, *, smooth: bool = True) -> Chart:
+    """A curve per run, named at its end."""
+    drawn = {name: _thinned(_running_mean(points)) if smooth else points for name, points in runs.items()}
+    words = {name: shortened(name, 15) for name in drawn}
+    every = [point for points in drawn.values() for point in points]
+    right = 14 + 7.5 * max(map(len, words.values()))
+    plot = Plot((0.0, max(x for x, _ in every)), padded([y for _, y in every]), right=right)
+    plot.grid("step")
+    for k, points in enumerate(drawn.values()):
+        plot.line(points, f"curve {colour(k)}")
+    heights = spread([plot.py(points[-1][1]) for points in drawn.values()], 13, plot.height - plot.bottom)
+    for k, (name, height) in enumerate(zip(drawn, heights, strict=True)):
+        plot.text(WIDTH - plot.right + 8, height + 4, words[name], css=f"word {colour(k)}")
+    return Chart(title, plot.svg(f"{title} of several trainings over steps"))
 
 
 def rate_curve(steps: Log) -> Chart:

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from attentus.errors import BadFile
 from attentus.io.atomic import write_text
+from attentus.progress import Silent
+from attentus.report import comparison_charts, side_by_side
 from attentus.report.comparison import chance, lay_out, plain, seconds, signed
 from attentus.report.page import render
+from attentus.report.pictures import colour
 from attentus.report.tables import heading, rules_in_words
 
 if TYPE_CHECKING:
@@ -122,7 +125,7 @@ def to_markdown(found: Comparison, methods: Sequence[Method]) -> str:
 
 
 def to_html(found: Comparison, methods: Sequence[Method]) -> str:
-    """One self-contained page: table, tests, ranks, and how it was measured."""
+    """One self-contained page: table, tests, ranks, charts, cases side by side, and how it was measured."""
     return render(
         "comparison.html.j2",
         found=found,
@@ -130,6 +133,10 @@ def to_html(found: Comparison, methods: Sequence[Method]) -> str:
         tests=found.each_versus(),
         ranks=[column for column in found.columns if column.ranking is not None and column.ranking.n],
         forms={"heading": heading, "signed": signed, "chance": chance, "plain": plain},
+        charts=comparison_charts.sections(found, methods),
+        rows=side_by_side.rows(found, methods, Silent()),
+        structures=found.structures,
+        colour=colour,
         rules=rules_in_words(found.rules),
         prices=[(method.name, method.price) for method in methods if method.price is not None],
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attentus.io.atomic import write_text
 from attentus.metrics.summary import headline
-from attentus.report import charts
+from attentus.report import charts, run_figures
 from attentus.report.cases import draw_cases
 from attentus.report.film import make_film
 from attentus.report.page import render
@@ -46,14 +46,17 @@ class Figure(NamedTuple):
     detail: str = ""
 
 
-def write_report(run: Path, out: Path, *, overwrite: bool, progress: Progress) -> Path:
-    """Write one HTML file about a training: scores, drawn cases, curves, cohort, recipe.
+def write_report(
+    run: Path, out: Path, *, overwrite: bool, progress: Progress, probabilities: bool | None = None
+) -> Path:
+    """Write one HTML file about a training: scores, drawn cases, surfaces, curves, cohort, recipe.
 
     Args:
         run: folder of a training, finished or not; of an unfinished one, what is there is shown.
         out: the file to write.
         overwrite: whether an existing file may be replaced.
         progress: shows the cases being drawn.
+        probabilities: whether to predict the median case again and draw its probabilities; None does if that is quick.
 
     Returns:
         The file written.
@@ -63,14 +66,17 @@ def write_report(run: Path, out: Path, *, overwrite: bool, progress: Progress) -
         RecipeError: the run's recipe is from a version this one cannot read.
     """
     found = Run.open(run)
-    write_text(out, _page(found, progress), overwrite=overwrite)
+    write_text(out, _page(found, progress, probabilities=probabilities), overwrite=overwrite)
     return out
 
 
-def _page(run: Run, progress: Progress) -> str:
+def _page(run: Run, progress: Progress, *, probabilities: bool | None) -> str:
     scores = run.scores if run.scores is not None and len(run.scores) else None
     table = case_table(scores) if scores else []
     cases = draw_cases(run, progress)
+    reachable = [case.case for case in cases if not case.problem]
+    case = middle if (middle := run_figures.middle_case(run)) in reachable else next(iter(reachable), None)
+    closer = run_figures.of_the_case(run, case, probabilities=probabilities, progress=progress) if case else []
     return render(
         "report.html.j2",
         run=run,
@@ -88,6 +94,10 @@ def _page(run: Run, progress: Progress) -> str:
         remarks=any(row.remarks for row in table),
         roles={case.case: case.role for case in cases},
         cases=cases,
+        case=case,
+        closer=closer,
+        seen=run_figures.what_the_net_sees(run, case) if case else [],
+        pruning=run_figures.pruning(run),
         curves=_curves(run),
         film=make_film(run),
         cohort=_cohort(run),

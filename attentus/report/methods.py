@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attentus.errors import BadFile, BadInput
 from attentus.metrics.summary import from_json
 from attentus.recipes import Recipe
+from attentus.report.run import CASCADE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -43,6 +44,10 @@ class Method:
     """Case to the time from scan file to label file; empty where it was not taken."""
     hardware: tuple[str, ...]
     """What the times were taken on."""
+    folder: Path | None = None
+    """Where its predictions are; None for a file of scores."""
+    home: Path | None = None
+    """The run that tells recipe and dataset: the folder itself, or the first of several folds."""
 
 
 def open_methods(texts: Sequence[str]) -> list[Method]:
@@ -57,15 +62,24 @@ def open_methods(texts: Sequence[str]) -> list[Method]:
         BadInput: two methods of one name.
         RecipeError: the recipe of a run is from a version this one cannot read.
     """
-    named = [_named(text) for text in texts]
-    for number, (name, place) in enumerate(named):
-        for earlier, other in named[:number]:
-            if earlier == name:
-                raise BadInput(
-                    f"Two methods are called '{name}': {other} and {place}.\n"
-                    f"  Give them names: attentus compare first={other} second={place}"
-                )
-    return [open_method(name, place) for name, place in named]
+    return [open_method(name, place) for name, place in named(texts).items()]
+
+
+def named(texts: Sequence[str]) -> dict[str, Path]:
+    """Names and places of what is written as PLACE or NAME=PLACE; without a name, the place's own is taken.
+
+    Raises:
+        BadInput: two of one name.
+    """
+    found: dict[str, Path] = {}
+    for name, place in map(_named, texts):
+        if name in found:
+            raise BadInput(
+                f"Two methods are called '{name}': {found[name]} and {place}.\n"
+                f"  Give them names: first={found[name]} second={place}"
+            )
+        found[name] = place
+    return found
 
 
 def open_method(name: str, place: Path) -> Method:
@@ -83,13 +97,16 @@ def open_method(name: str, place: Path) -> Method:
     scores, facts = _read(file)
     runs = [str(run) for run in facts.get("runs", ())]
     timing = facts.get("timing", {})
-    home = place / runs[0] if runs else place
+    home = place / runs[0] if runs and not (place / CASCADE).is_file() else place
+    known = place.is_dir() and any((home / recipe).is_file() for recipe in ("recipe.yaml", CASCADE))
     return Method(
         name,
         _one_row_per_case(scores, runs) if runs else scores,
         _price(home) if place.is_dir() and (home / "recipe.yaml").is_file() else None,
         {case: _mean(took) for case, took in _grouped(timing.get("seconds", {}).items(), runs).items()},
         tuple(timing.get("hardware", ())),
+        place if known else None,
+        home if known else None,
     )
 
 

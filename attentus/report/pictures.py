@@ -17,6 +17,8 @@ from markupsafe import Markup
 from attentus.report.slices import AXIAL, Plane, Range, cut, display_range, fullest, grey, letters, planes_of, region
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from attentus.types import Grid
@@ -55,6 +57,33 @@ class Scene:
     """Values (z, y, x) laid over the image in colours."""
     heat_range: tuple[float, float] = (0.0, 1.0)
     """Values that get no colour and the brightest one."""
+    frames: tuple[Frame, ...] = ()
+    fills: bool = True
+    """Whether the prediction is filled and what differs from the reference is marked; else there are outlines only."""
+
+
+class Frame(NamedTuple):
+    """A box of voxels, start <= (z, y, x) < stop, drawn where a plane crosses it; it may reach beyond the scan."""
+
+    start: tuple[int, int, int]
+    stop: tuple[int, int, int]
+    css: str
+    """Classes of the style sheet beside "frame", e.g. "s1"."""
+    title: str
+    """What appears under the mouse."""
+    label: str = ""
+    """What is written in its corner."""
+
+
+class View(NamedTuple):
+    """What is shown of a scan; pictures of one view can be laid side by side."""
+
+    part: tuple[slice, ...]
+    """The part of the scan, (z, y, x)."""
+    places: tuple[int, int, int]
+    """Where the three planes cut, (z, y, x)."""
+    scale: float
+    """px per mm."""
 
 
 class Picture(NamedTuple):
@@ -81,15 +110,42 @@ def draw(scene: Scene, what: str) -> tuple[list[Picture], Range]:
     Returns:
         Axial, coronal and sagittal pictures (axial only in 2D), and the range of values shown.
     """
+    shown, view = display_range(scene.image), view_of(scene)
+    return [draw_plane(scene, plane, view, shown, what) for plane in planes_of(scene.grid.shape)], shown
+
+
+def view_of(scene: Scene, *others: NDArray[np.integer], planes: Sequence[Plane] = ()) -> View:
+    """Where to cut a case, see `draw`, and how much of it to show.
+
+    Args:
+        scene: the case.
+        *others: further labels (z, y, x) of which everything shall be seen.
+        planes: those that shall fit; all the scan has if none are named.
+    """
     labelled = scene.reference if scene.reference.any() else scene.prediction
-    places = fullest(labelled, scene.values)
-    part = region((scene.reference > 0) | (scene.prediction > 0), scene.grid.spacing, MARGIN, LEAST)
-    planes = planes_of(scene.grid.shape)
+    marked = (scene.reference > 0) | (scene.prediction > 0)
+    for labels in others:
+        marked |= labels > 0
+    for frame in scene.frames:
+        marked[tuple(slice(max(a, 0), max(b, 0)) for a, b in zip(frame.start, frame.stop, strict=True))] = True
+    part = region(marked, scene.grid.spacing, MARGIN, LEAST)
     sizes = [n * step for n, step in zip((s.stop - s.start for s in part), scene.grid.spacing, strict=True)]
-    scale = min(min(WIDEST / sizes[plane.columns], TALLEST / sizes[plane.rows]) for plane in planes)
-    shown = display_range(scene.image)
-    pictures = [_picture(_Sheet(scene, plane, part, places, scale), shown, what) for plane in planes]
-    return pictures, shown
+    fitting = planes or planes_of(scene.grid.shape)
+    scale = min(min(WIDEST / sizes[plane.columns], TALLEST / sizes[plane.rows]) for plane in fitting)
+    return View(part, fullest(labelled, scene.values), scale)
+
+
+def draw_plane(scene: Scene, plane: Plane, view: View, shown: Range, what: str) -> Picture:
+    """One picture of a case.
+
+    Args:
+        scene: the case.
+        plane: which way to cut.
+        view: where, and how much is shown.
+        shown: values that are black and white.
+        what: words that begin the alternative text.
+    """
+    return _picture(_Sheet(scene, plane, *view), shown, what)
 
 
 class Frame:
@@ -210,10 +266,11 @@ def _picture(sheet: _Sheet, shown: Range, what: str) -> Picture:
     place = f"slice {sheet.places[plane.normal] + 1} of {count}" if count > 1 else ""
     parts = [
         Markup('<image href="{}" width="{:.1f}" height="{:.1f}" preserveAspectRatio="none"/>').format(
-            _embedded(pixels), width, height
+            embedded(pixels), width, height
         ),
         *_heat(sheet, width, height),
         *_overlays(sheet),
+        *_frames(sheet, height),
         *_marks(sheet, width, height),
     ]
     svg = Markup(
@@ -229,7 +286,7 @@ def _heat(sheet: _Sheet, width: float, height: float) -> list[Markup]:
         return []
     colours = _coloured(sheet.cut(sheet.scene.heat), sheet.scene.heat_range)
     image = Markup('<image class="heat" href="{}" width="{:.1f}" height="{:.1f}" preserveAspectRatio="none"/>')
-    return [image.format(_embedded(colours), width, height)]
+    return [image.format(embedded(colours), width, height)]
 
 
 def _coloured(values: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.uint8]:
@@ -255,7 +312,28 @@ def _overlays(sheet: _Sheet) -> list[Markup]:
         _path(differ & (reference > 0), sheet.step, "missed"),
         _path(differ & (prediction > 0), sheet.step, "false"),
     ]
-    return [path for path in (*fills, *errors, *outlines) if path]
+    return [path for path in ((*fills, *errors, *outlines) if sheet.scene.fills else outlines) if path]
+
+
+def _frames(sheet: _Sheet, height: float) -> list[Markup]:
+    """The outlines of boxes that this plane crosses."""
+    plane, (down, across) = sheet.plane, sheet.step
+    rect = Markup(
+        '<rect class="frame {}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>'
+    )
+    drawn = []
+    for frame in sheet.scene.frames:
+        if not frame.start[plane.normal] <= sheet.places[plane.normal] < frame.stop[plane.normal]:
+            continue
+        left = (frame.start[plane.columns] - sheet.part[plane.columns].start) * across
+        top = (frame.start[plane.rows] - sheet.part[plane.rows].start) * down
+        width = (frame.stop[plane.columns] - frame.start[plane.columns]) * across
+        tall = (frame.stop[plane.rows] - frame.start[plane.rows]) * down
+        top = height - top - tall if plane.upward else top
+        drawn.append(rect.format(frame.css, left, top, width, tall, frame.title))
+        if frame.label:
+            drawn.append(Markup('<text x="{:.1f}" y="{:.1f}">{}</text>').format(left + 5, top + 15, frame.label))
+    return drawn
 
 
 def _path(mask: NDArray[np.bool_], step: tuple[float, float], css: str) -> Markup:
@@ -298,7 +376,7 @@ def _marks(sheet: _Sheet, width: float, height: float) -> list[Markup]:
     return marks
 
 
-def _embedded(pixels: NDArray[np.uint8]) -> str:
+def embedded(pixels: NDArray[np.uint8]) -> str:
     """A grey image (y, x), or one with colours and opacity (y, x, 4), as a data URI."""
     from PIL import Image
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 WIDTH = 350.0
 
@@ -47,24 +47,32 @@ class Plot:
         """Height of the area inside the axes."""
         return self.height - self.top - self.bottom
 
-    def grid(self, x_label: str = "", *, vertical: bool = False, values: Sequence[float] | None = None) -> None:
+    def grid(
+        self,
+        x_label: str = "",
+        *,
+        vertical: bool = False,
+        values: Mapping[float, str] | None = None,
+        columns: Mapping[float, str] | None = None,
+    ) -> None:
         """Lines and numbers along the value axis, numbers along the other.
 
         Args:
             x_label: name of the horizontal axis.
             vertical: values run to the right, and lines stand up (rows of box plots).
-            values: ticks of the vertical axis; chosen from its range if not given.
+            values: ticks of the vertical axis and their words; chosen from its range if not given.
+            columns: ticks of the horizontal axis and their words; chosen from its range if not given.
         """
         base, end = self.height - self.bottom, WIDTH - self.right
-        for x in ticks(*self.x, 5):
+        for x, words in ({x: number(x) for x in ticks(*self.x, 5)} if columns is None else columns).items():
             if vertical:
                 self.path(f"M{self.px(x):.1f} {self.top:.1f}V{base:.1f}", "grid")
-            middle = min(self.px(x), WIDTH - 3.2 * len(number(x)))  # the last number stays inside
-            self.text(middle, base + 16, number(x), anchor="middle")
+            middle = min(self.px(x), WIDTH - 3.2 * len(words))  # the last number stays inside
+            self.text(middle, base + 16, words, anchor="middle")
         if not vertical:
-            for y in ticks(*self.y, 5) if values is None else values:
+            for y, words in ({y: number(y) for y in ticks(*self.y, 5)} if values is None else values).items():
                 self.path(f"M{self.left:.1f} {self.py(y):.1f}H{end:.1f}", "grid")
-                self.text(self.left - 7, self.py(y) + 4, number(y), anchor="end")
+                self.text(self.left - 7, self.py(y) + 4, words, anchor="end")
         if x_label:
             self.text((self.left + end) / 2, self.height - 5, x_label, anchor="middle", css="name")
 

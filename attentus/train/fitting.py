@@ -202,7 +202,7 @@ def set_up(run: Run, train: list[CachedCase], validation: list[CachedCase]) -> t
         net=net,
         optimiser=wrapped,
         loss=supervised_loss(recipe, bare).to(fabric.device),
-        sampler=_sampler(recipe, train),
+        sampler=sampler_of(recipe, train),
         validation_cases=spread(validation, how.validate_cases),
         log=Log(run.folder, state.step) if fabric.is_global_zero else NoLog(),
         progress=run.progress,
@@ -211,7 +211,8 @@ def set_up(run: Run, train: list[CachedCase], validation: list[CachedCase]) -> t
     return job, state
 
 
-def _sampler(recipe: Recipe, cases: list[CachedCase]) -> PatchSampler:
+def sampler_of(recipe: Recipe, cases: list[CachedCase]) -> PatchSampler:
+    """What cuts the patches of a training."""
     dims, patch, how = recipe.net.dims, recipe.train.patch, recipe.sampling
     source = augment.source_size(patch, recipe.augment, cases[0].grid.spacing[-dims:])
     z, y, x = source if dims == 3 else (1, *source)
