@@ -69,7 +69,8 @@ def heatmap(
     from attentus.report import figures
 
     _check(out, overwrite)
-    _write(figures.heatmap(run, case, structure, values, channel, progress()), out, overwrite, json)
+    drawn = figures.heatmap(run, case, structure, progress(), values=values, channel=channel)
+    _write(drawn, out, overwrite, json)
 
 
 @app.command(epilog="Example: attentus figure surface runs/a --structure liver -o surface.html")

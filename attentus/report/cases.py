@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from attentus.progress import Progress
+    from attentus.recipes import Recipe
     from attentus.report.run import Run
     from attentus.types import Case, Scores, Volume
 
@@ -113,11 +114,18 @@ def scene_of(run: Run, case: str) -> tuple[Scene, str]:
         image.grid,
         tuple(structure.value for structure in run.recipe.labels),
         geometry,
+        window=window_of(run.recipe),
     )
     channel = run.recipe.channels[0] if run.recipe.channels else "first channel"
     z, y, x = image.grid.spacing
     size = f"voxels {z:.3g} × {y:.3g} × {x:.3g} mm (z, y, x)" if geometry else "voxel size unknown, taken as 1 mm"
     return scene, f"{channel}; {size}"
+
+
+def window_of(recipe: Recipe) -> tuple[float, float] | None:
+    """The window of a recipe's first channel; None where it has none."""
+    first = next(iter(recipe.prepare.intensity), None)
+    return None if first is None else first.window
 
 
 def _structures(scores: Scores, case: str) -> list[StructureScore]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from attentus.report.tables import heading
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from attentus.metrics.comparison import Comparison
     from attentus.report.methods import Method
     from attentus.types import Scores
 
@@ -35,6 +34,30 @@ VOLUMES = (
 )
 FROM_ZERO = ("_mm", "voe")
 """Ends of metrics whose axis begins at zero."""
+
+
+class Together(Protocol):
+    """What is compared: a `Comparison`, or a `Cohort`."""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Their names."""
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """Those that every method scored."""
+
+    @property
+    def structures(self) -> Sequence[str]:
+        """Those that every method has."""
+
+
+class Cohort(NamedTuple):
+    """A single method, which no comparison takes."""
+
+    methods: tuple[str, ...]
+    cases: tuple[str, ...]
+    structures: tuple[str, ...]
 
 
 class Offer(NamedTuple):
@@ -87,7 +110,7 @@ def paired(values: Mapping[str, Mapping[str, float]], title: str, *, from_zero: 
     return Chart(title, plot.svg(f"Box plots of {title} per method, cases joined by lines"), (joined + lost).strip())
 
 
-def sections(found: Comparison, methods: Sequence[Method]) -> list[tuple[str, str, list[Chart]]]:
+def sections(found: Together, methods: Sequence[Method]) -> list[tuple[str, str, list[Chart]]]:
     """The charts of a comparison in groups: (title, what they show, charts); groups without a chart are left out."""
     measured = [metric for metric in ("dice", "hd95_mm", "assd_mm") if metric in _metrics(found, methods)]
     groups = []
@@ -105,14 +128,14 @@ def sections(found: Comparison, methods: Sequence[Method]) -> list[tuple[str, st
     return [group for group in kept if group[2]]
 
 
-def pairs_of(found: Comparison, methods: Sequence[Method], structure: str, metric: str) -> Chart | None:
+def pairs_of(found: Together, methods: Sequence[Method], structure: str, metric: str) -> Chart | None:
     """Paired box plots of one metric of one structure over the compared cases."""
     known = {method.name: method.scores for method in methods}
     values = {name: values_of(known[name], found.cases, structure, metric) for name in found.methods}
     return paired(values, heading(metric), from_zero=metric.endswith(FROM_ZERO))
 
 
-def volumes(found: Comparison, methods: Sequence[Method], structure: str) -> list[Chart]:
+def volumes(found: Together, methods: Sequence[Method], structure: str) -> list[Chart]:
     """A Bland-Altman plot of each method that has volumes of a structure, on common axes."""
     cases = set(found.cases)
     cohorts = {method.name: _of(method.scores, cases) for method in methods}
@@ -125,7 +148,7 @@ def volumes(found: Comparison, methods: Sequence[Method], structure: str) -> lis
     ]
 
 
-def offers(found: Comparison, methods: Sequence[Method], metric: str, cost: str) -> list[Offer]:
+def offers(found: Together, methods: Sequence[Method], metric: str, cost: str) -> list[Offer]:
     """Cost and mean score, structures averaged, of the methods of which both are known.
 
     Args:
@@ -191,7 +214,7 @@ def values_of(scores: Scores, cases: Sequence[str], structure: str, metric: str)
     return {case: known[case] for case in cases if case in known}
 
 
-def _metrics(found: Comparison, methods: Sequence[Method]) -> set[str]:
+def _metrics(found: Together, methods: Sequence[Method]) -> set[str]:
     """What every method measured."""
     return set.intersection(*(set(method.scores.metrics) for method in methods if method.name in found.methods))
 

@@ -8,10 +8,11 @@ import numpy as np
 
 from attentus.data.resolve import values_in
 from attentus.errors import BadInput, UnknownName
-from attentus.metrics.comparison import compare
+from attentus.metrics.comparison import compare, direction
 from attentus.report import charts, comparison_charts, heat, histograms, levels, looking, side_by_side, surfaces
 from attentus.report.cases import image_of, scene_of
 from attentus.report.charts import Chart
+from attentus.report.comparison_charts import Cohort
 from attentus.report.figure import Figure, in_rows
 from attentus.report.methods import named, open_methods
 from attentus.report.run import Run
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from attentus.metrics.comparison import Comparison
     from attentus.progress import Progress
+    from attentus.report.comparison_charts import Together
     from attentus.report.methods import Method
     from attentus.report.pictures import Picture
 
@@ -69,7 +70,13 @@ def overlay(
 
 
 def heatmap(
-    folder: Path, case: str | None, structure: str | None, values: Path | None, channel: int, progress: Progress
+    folder: Path,
+    case: str | None,
+    structure: str | None,
+    progress: Progress,
+    *,
+    values: Path | None = None,
+    channel: int = 0,
 ) -> Figure:
     """Probabilities of a case, or values from a file, over the scan.
 
@@ -77,9 +84,9 @@ def heatmap(
         folder: of a run.
         case: a held-back one; the median if none is named.
         structure: whose probability; all if none is named.
+        progress: shows the windows.
         values: a volume on the scan's grid to draw instead.
         channel: of that volume.
-        progress: shows the windows.
 
     Raises:
         BadInput: case, weights or file cannot be read, or do not fit.
@@ -119,8 +126,8 @@ def surface(places: Sequence[str], case: str | None, structure: str | None) -> F
         if structure and structure not in known:
             raise UnknownName("structure", structure, known)
         for part in [structure] if structure else known:
-            masks = (np.isin(labels, known[part]) for labels in (scene.prediction, scene.reference))
-            found[name, part] = surfaces.surface(*masks, scene.grid)
+            mask, truth = (np.isin(labels, known[part]) for labels in (scene.prediction, scene.reference))
+            found[name, part] = surfaces.surface(mask, truth, scene.grid)
     end = surfaces.limit([one.distance for one in found.values()])
     panels = [
         surfaces.panel(one, end, part if len(runs) == 1 else f"{name}, {part}", f"{part} of {case}, {name}")
@@ -198,13 +205,14 @@ def bland_altman(places: Sequence[str], structure: str | None) -> Figure:
     Raises:
         BadInput: no method has volumes.
     """
-    found, methods = _compared(places, structure)
-    rows = [row for name in found.structures for row in in_rows(comparison_charts.volumes(found, methods, name), 3)]
+    found, methods = _compared(places, structure, "volume_ml")
+    rows: list[tuple[Chart, ...]] = []
+    for name in found.structures:
+        drawn = comparison_charts.volumes(found, methods, name)
+        rows += in_rows([chart._replace(title=f"{chart.title}, {name}") for chart in drawn], 3)
     if not rows:
         raise BadInput("None of these scores has volumes (volume_ml, reference_ml); score the masks again.")
-    title = "Agreement of volumes" + (f": {found.structures[0]}" if len(found.structures) == 1 else "")
-    note = "Difference is prediction minus reference. Rows: " + ", ".join(found.structures) + "."
-    return Figure(title, tuple(rows), note)
+    return Figure("Agreement of volumes", tuple(rows), "Up: prediction minus reference, ml.")
 
 
 def boxes(places: Sequence[str], structure: str | None, metric: str) -> Figure:
@@ -231,20 +239,33 @@ def pareto(places: Sequence[str], cost: str | None, metric: str) -> Figure:
     if cost is not None and cost not in comparison_charts.COSTS:
         raise UnknownName("cost", cost, comparison_charts.COSTS)
     found, methods = _compared(places, None, metric)
-    higher = next((column.better == "higher" for column in found.columns if column.metric == metric), True)
+    higher = direction(metric) != "lower"
     chosen = [cost] if cost else list(comparison_charts.COSTS)
     drawn = {name: comparison_charts.offers(found, methods, metric, name) for name in chosen}
-    panels = [comparison_charts.pareto(offers, metric, name, higher=higher) for name, offers in drawn.items()]
+    telling = {name: offers for name, offers in drawn.items() if cost or len(offers) > 1}
+    panels = [comparison_charts.pareto(offers, metric, name, higher=higher) for name, offers in telling.items()]
     known = [panel for panel in panels if panel is not None]
     if not known:
-        raise BadInput("What these methods cost is not known: only runs tell their parameters, FLOPs and times.")
+        raise BadInput("What two of these methods cost is not known: only runs tell parameters, FLOPs and times.")
     return Figure("", in_rows(known, 3), f"{heading(metric)}: mean over {len(found.cases)} cases and all structures.")
 
 
-def _compared(places: Sequence[str], structure: str | None, metric: str = "dice") -> tuple[Comparison, list[Method]]:
+def _compared(places: Sequence[str], structure: str | None, metric: str) -> tuple[Together, list[Method]]:
+    """Methods and what they have in common.
+
+    Raises:
+        BadInput: they were scored by different rules or have nothing in common.
+        UnknownName: a single method lacks the structure.
+    """
     methods = open_methods(places)
-    scores = {method.name: method.scores for method in methods}
-    return compare(scores, metrics=[metric], structures=[structure] if structure else None), methods
+    wanted = [structure] if structure else None
+    if len(methods) > 1:
+        scores = {method.name: method.scores for method in methods}
+        return compare(scores, metrics=[metric], structures=wanted), methods
+    (one,) = methods
+    if structure and structure not in one.scores.structures:
+        raise UnknownName("structure", structure, one.scores.structures)
+    return Cohort((one.name,), tuple(one.scores.cases), tuple(wanted or one.scores.structures)), methods
 
 
 def _case(run: Run, case: str | None) -> str:

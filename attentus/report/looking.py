@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from attentus.data import Dataset
+    from attentus.data.cache import CachedCase
     from attentus.data.patches import PatchSampler
     from attentus.recipes import Recipe
     from attentus.report.run import Run
@@ -30,8 +32,10 @@ SHOWN = 16
 """Patches drawn."""
 BATCHES = 500
 """Batches searched for patches of the case that cross a picture, at most."""
-HOLDS, EMPTY = "s1", "s3 again"
+HOLDS, EMPTY = "s3", "s4 again"
 """Patches that hold a structure, and that hold none."""
+FIRST = 3
+"""Colour of the first stage's box; the ones before are often those of structures."""
 
 
 def patches(recipe: Recipe, dataset: Dataset, case: str, shown: int = SHOWN) -> tuple[list[Picture], str]:
@@ -54,31 +58,17 @@ def patches(recipe: Recipe, dataset: Dataset, case: str, shown: int = SHOWN) -> 
     """
     from attentus.train.fitting import sampler_of
 
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder:  # cases are read through memory maps, so all is done while it is there
         ready, failures = prepare_cases(dataset.subset([case]), recipe, Path(folder))
         if failures:
             raise BadInput(failures[case])
+        scene = _prepared(ready[0], recipe)
         sampler = sampler_of(recipe, ready)
-        image, labels = np.array(ready[0].image[0]), np.array(ready[0].labels)
-    numbers = tuple(number for group in members(recipe).values() for number in group)
-    truth = np.where(np.isin(labels, numbers), labels, 0).astype(np.uint8)
-    scene = Scene(image, truth, truth, ready[0].grid, tuple(dict.fromkeys(numbers)))
-    own = sampler.patch or sampler.size
-    if all(size >= full for size, full in zip(own, scene.grid.shape, strict=True)):
-        return [], f"a patch of {_size(own)} voxels holds the whole scan"
-    middle = fullest(scene.reference, scene.values)[0]
-    frames = []
-    for start in _starts(sampler):
-        stop = tuple(a + n for a, n in zip(start, own, strict=True))
-        if sampler.dims == 2 and start[0] != middle:
-            continue
-        inside = tuple(slice(max(a, 0), b) for a, b in zip(start, stop, strict=True))
-        holds = bool(truth[inside].any())
-        title = f"patch from {start}, {'with' if holds else 'without'} a structure"
-        frames.append(Frame(start, stop, HOLDS if holds else EMPTY, title))  # type: ignore[arg-type]
-        if len(frames) == shown:
-            break
-    pictures, _ = draw(replace(scene, frames=tuple(frames)), f"Patches of {case}")
+        own = sampler.patch or sampler.size
+        if all(size >= full for size, full in zip(own, scene.grid.shape, strict=True)):
+            return [], f"a patch of {_size(own)} voxels holds the whole scan"
+        frames = tuple(islice(_frames(sampler, scene), shown))
+    pictures, _ = draw(replace(scene, frames=frames), f"Patches of {case}")
     return pictures, f"{len(frames)} patches of {_size(own[-recipe.net.dims :])} voxels"
 
 
@@ -97,7 +87,7 @@ def stage_boxes(run: Run, case: str) -> tuple[list[Picture], str]:
     cuts = {name: found[case] for name in stages if case in (found := cuts_of(run.folder, name))}
     if not cuts:
         raise BadInput(f"{run.folder}: knows no box of '{case}'; name a case the cascade was trained or tested on.")
-    order = {name: 1 + k for k, name in enumerate(cuts)}
+    order = {name: FIRST + k for k, name in enumerate(cuts)}
     frames = tuple(
         Frame(cut.start, cut.stop, colour(order[name]), f"stage {name}: {cut.origin}", name)
         for name, cut in cuts.items()
@@ -107,14 +97,28 @@ def stage_boxes(run: Run, case: str) -> tuple[list[Picture], str]:
     return pictures, "; ".join(f"{name}: {_size(cut.region.shape)} voxels, {cut.origin}" for name, cut in cuts.items())
 
 
-def _starts(sampler: PatchSampler) -> Iterator[tuple[int, int, int]]:
-    """First voxels of what the net gets to see of one patch after another."""
+def _prepared(case: CachedCase, recipe: Recipe) -> Scene:
+    """A case as the net sees it, with its labels as class numbers."""
+    image, labels = np.array(case.image[0]), np.array(case.labels)
+    numbers = tuple(dict.fromkeys(number for group in members(recipe).values() for number in group))
+    truth = np.where(np.isin(labels, numbers), labels, 0).astype(np.uint8)
+    return Scene(image, truth, truth, case.grid, numbers)
+
+
+def _frames(sampler: PatchSampler, scene: Scene) -> Iterator[Frame]:
+    """One patch after another; in 2D those of the slice that is shown."""
+    middle = fullest(scene.reference, scene.values)[0]
     own = sampler.patch or sampler.size
-    for number in range(BATCHES):
-        for place in sampler.places(number):
-            around = ((n - size) // 2 for n, size in zip(own, sampler.size, strict=True))
-            z, y, x = (a - off for a, off in zip(place.start, around, strict=True))
-            yield z, y, x
+    for place in (place for number in range(BATCHES) for place in sampler.places(number)):
+        around = ((n - size) // 2 for n, size in zip(own, sampler.size, strict=True))
+        z, y, x = (a - off for a, off in zip(place.start, around, strict=True))
+        if sampler.dims == 2 and z != middle:
+            continue
+        stop = (z + own[0], y + own[1], x + own[2])
+        inside = tuple(slice(max(a, 0), b) for a, b in zip((z, y, x), stop, strict=True))
+        holds = bool(scene.reference[inside].any())
+        title = f"patch from {z}, {y}, {x}, {'with' if holds else 'without'} a structure"
+        yield Frame((z, y, x), stop, HOLDS if holds else EMPTY, title)
 
 
 def _size(size: tuple[int, ...]) -> str:

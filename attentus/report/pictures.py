@@ -58,6 +58,8 @@ class Scene:
     heat_range: tuple[float, float] = (0.0, 1.0)
     """Values that get no colour and the brightest one."""
     frames: tuple[Frame, ...] = ()
+    window: tuple[float, float] | None = None
+    """Values shown as black and white, if the recipe says; else they are chosen, see `display_range`."""
     fills: bool = True
     """Whether the prediction is filled and what differs from the reference is marked; else there are outlines only."""
 
@@ -110,7 +112,7 @@ def draw(scene: Scene, what: str) -> tuple[list[Picture], Range]:
     Returns:
         Axial, coronal and sagittal pictures (axial only in 2D), and the range of values shown.
     """
-    shown, view = display_range(scene.image), view_of(scene)
+    shown, view = display_range(scene.image, scene.window), view_of(scene)
     return [draw_plane(scene, plane, view, shown, what) for plane in planes_of(scene.grid.shape)], shown
 
 
@@ -322,7 +324,7 @@ def _frames(sheet: _Sheet, height: float) -> list[Markup]:
         '<rect class="frame {}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>'
     )
     drawn = []
-    for frame in sheet.scene.frames:
+    for number, frame in enumerate(sheet.scene.frames):
         if not frame.start[plane.normal] <= sheet.places[plane.normal] < frame.stop[plane.normal]:
             continue
         left = (frame.start[plane.columns] - sheet.part[plane.columns].start) * across
@@ -332,8 +334,15 @@ def _frames(sheet: _Sheet, height: float) -> list[Markup]:
         top = height - top - tall if plane.upward else top
         drawn.append(rect.format(frame.css, left, top, width, tall, frame.title))
         if frame.label:
-            drawn.append(Markup('<text x="{:.1f}" y="{:.1f}">{}</text>').format(left + 5, top + 15, frame.label))
+            drawn.append(
+                Markup('<text x="{:.1f}" y="{:.1f}">{}</text>').format(*_corner(left, top, number), frame.label)
+            )
     return drawn
+
+
+def _corner(left: float, top: float, number: int) -> tuple[float, float]:
+    """Where the label of a frame stands: inside of the picture, and not on those of frames before."""
+    return max(left, 0.0) + 5, max(top, 0.0) + 15 + 15 * number
 
 
 def _path(mask: NDArray[np.bool_], step: tuple[float, float], css: str) -> Markup:

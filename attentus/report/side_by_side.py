@@ -11,7 +11,7 @@ import numpy as np
 from attentus import io
 from attentus.errors import AttentusError, BadFile, BadInput, UnknownName
 from attentus.progress import track
-from attentus.report.cases import image_of, roles
+from attentus.report.cases import image_of, roles, window_of
 from attentus.report.charts import Chart
 from attentus.report.comparison_charts import values_of
 from attentus.report.pictures import Scene, draw_plane, view_of
@@ -43,6 +43,8 @@ class Sides:
     found: Mapping[str, NDArray[np.integer]]
     """Title to labels (z, y, x), numbered like the reference."""
     structures: tuple[str, ...]
+    window: tuple[float, float] | None = None
+    """Values shown as black and white; None chooses."""
 
 
 class Row(NamedTuple):
@@ -89,7 +91,7 @@ def side_by_side(sides: Sides, plane: str = "axial", index: int | None = None) -
         places = list(view.places)
         places[chosen.normal] = index
         view = view._replace(places=(places[0], places[1], places[2]))
-    grey = display_range(base.image)
+    grey = display_range(base.image, sides.window)
     scenes = {"Reference": base} | {name: replace(base, prediction=labels) for name, labels in sides.found.items()}
     drawn = {name: draw_plane(scene, chosen, view, grey, name) for name, scene in scenes.items()}
     place = next(iter(drawn.values())).place
@@ -119,7 +121,7 @@ def of_runs(runs: Mapping[str, Run], case: str, structures: Sequence[str]) -> Si
         labels = io.read_labels(prediction_file(run.folder, case))
         image.grid.require_match(labels.grid, case, "image", f"prediction of {name}")
         found[name] = _numbered(labels.array[0], values_in(run.recipe), structures)
-    return Sides(image, truth, found, tuple(structures))
+    return Sides(image, truth, found, tuple(structures), window_of(first.recipe))
 
 
 def of_files(image: Path, reference: Path | None, masks: Mapping[str, Path]) -> Sides:

@@ -106,11 +106,14 @@ def fullest(labels: NDArray[np.integer], values: Iterable[int]) -> tuple[int, in
     return z, y, x
 
 
-def display_range(values: NDArray[Any]) -> Range:
+def display_range(values: NDArray[Any], window: tuple[float, float] | None = None) -> Range:
     """Black and white for one channel of a scan: soft tissue where values look like HU, robust percentiles elsewhere.
 
-    A background that fills much of the scan with the lowest value does not count (skull-stripped MRI).
+    A recipe's own window is taken instead, if there is one. A background that fills much of the scan with the lowest
+    value does not count (skull-stripped MRI).
     """
+    if window is not None:
+        return Range(*window, f"the recipe's window, {window[0]:.4g} to {window[1]:.4g}".replace("-", "−"))
     thinned = values[tuple(slice(None, None, max(1, n // 128)) for n in values.shape)]
     known = thinned[np.isfinite(thinned)]
     if not known.size:
