@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from attentus.report.charts import Chart, over_training
-from attentus.report.pictures import Frame, Scene, heat_bar, heat_scale
+from attentus.report.pictures import Backdrop, Scene, heat_bar, heat_scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -86,14 +86,14 @@ def _strip(run: Run, picture: Picture, number: int) -> Strip:
         tuple(range(1, len(run.recipe.labels) + 1)),
         picture.geometry,
     )
-    frame = Frame(scene, f"film{number}", LARGEST)
+    frame = Backdrop(scene, f"film{number}", LARGEST)
     names = list(dict.fromkeys(name for one in run.snapshots for name in one.maps[picture.case]))
     rows = [_row(run.snapshots, picture.case, name, frame) for name in names]
     place = f"slice {picture.place + 1} of {picture.slices}" if picture.slices > 1 else ""
     return Strip(picture.case, place, frame.defs(), frame.plain(f"{picture.case}, {place}".strip(", ")), rows)
 
 
-def _row(seen: Sequence[Snapshot], case: str, name: str, frame: Frame) -> Row:
+def _row(seen: Sequence[Snapshot], case: str, name: str, frame: Backdrop) -> Row:
     """One module over the training; all moments share its colours, so that they can be compared."""
     maps = [one.maps[case][name] for one in seen]
     low, high = min(float(one.min()) for one in maps), max(float(one.max()) for one in maps)

@@ -150,7 +150,7 @@ def draw_plane(scene: Scene, plane: Plane, view: View, shown: Range, what: str) 
     return _picture(_Sheet(scene, plane, *view), shown, what)
 
 
-class Frame:
+class Backdrop:
     """A slice on which one map after another is laid; scan and outlines are embedded once.
 
     Args:
@@ -169,7 +169,7 @@ class Frame:
     def defs(self) -> Markup:
         """What the frame's pictures refer to, an SVG element that shows nothing."""
         scan = Markup('<image href="{}" width="{:.1f}" height="{:.1f}" preserveAspectRatio="none"/>').format(
-            _embedded(grey(self._sheet.cut(self._sheet.scene.image), self._shown)), self.width, self.height
+            embedded(grey(self._sheet.cut(self._sheet.scene.image), self._shown)), self.width, self.height
         )
         outlines = Markup("").join(path for path in _overlays(self._sheet) if "reference" in path)
         parts = Markup('<g id="{0}-scan">{1}</g><g id="{0}-lines">{2}</g>').format(self._name, scan, outlines)
@@ -192,9 +192,7 @@ class Frame:
         heat = Markup(
             '<image class="heat" href="{}" x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}"'
             ' preserveAspectRatio="none"/>'
-        ).format(
-            _embedded(_coloured(values, limits)), -x.start * across, -y.start * down, columns * across, rows * down
-        )
+        ).format(embedded(_coloured(values, limits)), -x.start * across, -y.start * down, columns * across, rows * down)
         return self._svg(what, heat, Markup(""))
 
     def _svg(self, what: str, heat: Markup, marks: Markup) -> Markup:
