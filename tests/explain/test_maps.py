@@ -21,6 +21,7 @@ from attentus.infer import segment as segmenting
 from attentus.infer.sliding import laid_over
 from attentus.nets.parts import AttentionTap, pad_to_multiple, resize
 from attentus.report.explanation import write_explanation
+from attentus.transforms import prepare as preparing
 from attentus.types import Volume
 
 
@@ -167,6 +168,23 @@ def test_sums_that_would_take_too_much_memory_go_to_a_file(monkeypatch):
         np.testing.assert_array_equal(volume.array, again.prediction.attention[name].array)
 
 
+def test_what_is_in_memory_does_not_grow_with_the_scan(monkeypatch):
+    """Sums of maps in memory are as many rows as windows span; whole maps lie in a file."""
+    monkeypatch.setattr(preparing, "SLAB_VOXELS", 6 * 12 * 12)  # rows of all maps that come back at a time
+    monkeypatch.setattr(capturing, "FEW", 2**12)
+    made, held = segmenting.Walk._ring, {}
+    for depth in (24, 48, 96):
+        rings = []
+        monkeypatch.setattr(
+            segmenting.Walk, "_ring", lambda walk, maps, to=rings: to.append(made(walk, maps)) or to[-1]
+        )
+        found = attention(glass(), scene((depth, 12, 12)), flips=False, features=True)
+        assert len(found.before) == len(found.after) == 3
+        assert all(isinstance(one, np.memmap) for one in (*found.before.arrays.values(), *found.after.arrays.values()))
+        held[depth] = sum(ring.sums.nbytes for ring in rings)
+    assert held[24] == held[48] == held[96]
+
+
 def test_the_labels_are_those_of_predict_and_only_named_modules_are_kept():
     torch.manual_seed(0)
     recipe = glass().recipe
@@ -262,8 +280,13 @@ def test_the_command_writes_maps_numbers_and_a_page(tmp_path, capsys):
     assert page.count('class="heat"') >= 4
     assert str(tmp_path) not in page
     assert run(call) == 2  # nothing is overwritten
-    assert run([*call, "--overwrite", "--no-flips"]) == 0
+    assert run([*call, "--overwrite", "--no-flips", "--features"]) == 0
     assert json.loads((tmp_path / "out" / "scores.json").read_text())["target"] == "prediction"
+    for module in facts["modules"]:
+        for what in ("before", "after"):
+            file = tmp_path / "out" / f"{what}_{module.replace('.', '-')}.nii.gz"
+            np.testing.assert_array_equal(nib.load(file).affine, nib.load(tmp_path / "scan.nii.gz").affine)
+    assert "features before" in (tmp_path / "out" / "index.html").read_text()
     assert run([*call, "--overwrite", "--point", "1,2"]) == 2
     assert "three whole numbers" in capsys.readouterr().err
     with pytest.raises(BadFile):

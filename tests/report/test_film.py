@@ -17,7 +17,7 @@ from attentus.cli.main import run
 from attentus.io.atomic import write_text
 from attentus.recipes import dump
 from attentus.report.film import _short
-from attentus.report.pictures import Frame, Scene
+from attentus.report.pictures import Frame, Scene, draw
 from attentus.report.slices import AXIAL, letters
 
 
@@ -53,6 +53,25 @@ def test_a_map_lies_over_its_slice_whatever_its_resolution_and_what_is_cut_off()
     assert frame.width / frame.height == pytest.approx(
         scene.grid.spacing[2] * 143 / (scene.grid.spacing[1] * 62), rel=0.1
     )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_map_lies_over_the_voxels_it_belongs_to_in_every_plane(seed):
+    """The page of `attentus explain`: an oblique scan with unequal voxels, bright in one voxel, as the map is."""
+    volume, _ = make.marked(make.grid(make.ORIENTATIONS[seed * 11], oblique=seed, spacing=(5.0, 0.8, 0.5)), seed)
+    volume = volume.like((volume.array == 1000).astype(np.float32)).canonical()
+    mask = (volume.array[0] > 0).astype(np.uint8)
+    pictures, _ = draw(Scene(volume.array[0], mask, mask, volume.grid, (1,), heat=volume.array[0]), "scan")
+    assert len(pictures) == 3
+    for picture in pictures:
+        scan, heat = [
+            np.asarray(Image.open(BytesIO(b64decode(one)))) for one in re.findall(r'png;base64,([^"]+)"', picture.svg)
+        ]
+        assert heat.shape[:2] == scan.shape
+        np.testing.assert_array_equal(np.argwhere(heat[..., 3] > 0), np.argwhere(scan > 0))
+        sizes = re.findall(r'<image[^>]* (width="[\d.]+" height="[\d.]+")', picture.svg)
+        assert len(sizes) == 2
+        assert sizes[0] == sizes[1]
 
 
 def test_the_plain_slice_says_where_its_borders_lie():

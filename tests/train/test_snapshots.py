@@ -254,13 +254,13 @@ def test_the_slice_is_the_fullest_and_lies_where_the_scan_has_it(tmp_path):
 
 def test_channel_factors_are_numbers_without_pictures(dataset, tmp_path):
     net = {"name": "dpc-net", "dims": 2, "options": {"preset": "tiny"}}
-    modules = ["spacor.level0", "semcor.level1"]
+    modules = ["spacor.level1", "semcor.level1"]
     recipe = make.recipe(
         net=net, train__patch=[32, 32], train__steps=1, train__snapshots={"cases": 1, "shares": [1], "modules": modules}
     )
     fit(recipe, dataset, tmp_path / "run")
     [picture], [seen] = read_snapshots(tmp_path / "run")
-    assert set(seen.maps[picture.case]) == {"spacor.level0"}
+    assert set(seen.maps[picture.case]) == {"spacor.level1"}
     assert seen.scores[picture.case]["semcor.level1"]["channels"] > 1
 
 
