@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from attentus.report.run import Run
     from attentus.train.snapshots import Picture, Snapshot
 
-LARGEST = 132.0
+LARGEST = 150.0
 """Largest side of a picture, px."""
 SCALE = "heat-scale"
 """The id of the colours on the page."""
@@ -61,6 +61,8 @@ class Film(NamedTuple):
 
     columns: list[Column]
     strips: list[Strip]
+    geometry: bool
+    """Whether it is known where left and right are."""
     scale: Markup
     charts: list[Chart]
 
@@ -70,11 +72,11 @@ def make_film(run: Run) -> Film | None:
     if not run.pictures or not run.snapshots:
         return None
     columns = [
-        Column(", ".join(one.moments), f"step {one.step:,}, epoch {one.epoch:.3g}, {100 * one.share:.3g} %")
-        for one in run.snapshots
+        Column(", ".join(one.moments), f"step {one.step:,}, epoch {_epochs(one.epoch)}") for one in run.snapshots
     ]
     strips = [_strip(run, picture, number) for number, picture in enumerate(run.pictures)]
-    return Film(columns, strips, heat_scale(SCALE), _curves(run))
+    geometry = all(picture.geometry for picture in run.pictures)
+    return Film(columns, strips, geometry, heat_scale(SCALE), _curves(run))
 
 
 def _strip(run: Run, picture: Picture, number: int) -> Strip:
@@ -144,6 +146,11 @@ def _short(names: list[str]) -> list[str]:
     while len({tuple(own[: shared + 1]) for own in parts}) == 1 and all(len(own) > shared + 1 for own in parts):
         shared += 1
     return [".".join(own[shared:]) for own in parts]
+
+
+def _epochs(number: float) -> str:
+    """Tenths of an epoch are near enough; hundredths at the beginning."""
+    return f"{number:.1f}" if number >= 10 else f"{number:.2g}"
 
 
 def _mean(values: list[float | None]) -> float:
