@@ -36,9 +36,9 @@ class Pooled(NamedTuple):
 def pooled(scores: Scores) -> list[Pooled]:
     """Every pooled score that the measured metrics allow.
 
-    Global Dice and IoU from voxel counts (large structures dominate); precision, recall and F1 of lesions from counts
-    of lesions, 0 where nothing is there to count, as the LiTS scorer has it; means over all detected lesions; root
-    mean square and largest absolute error of the tumour burden.
+    Global Dice, IoU, precision and recall from voxel counts (large structures dominate); precision, recall and F1 of
+    lesions from counts of lesions, 0 where nothing is there to count, as the LiTS scorer has it; means over all
+    detected lesions; root mean square and largest absolute error of the tumour burden.
     """
     return [number for name in scores.structures for number in _of(name, _columns(scores.select(structure=name)))]
 
@@ -64,7 +64,8 @@ def _columns(scores: Scores) -> dict[str, Column]:
 
 def _overlap(both: Column, extra: Column, missed: Column) -> dict[str, float]:
     tp, fp, fn = (float(counts.sum()) for counts in (both, extra, missed))
-    return {"dice_global": ratio(2 * tp, 2 * tp + fp + fn), "iou_global": ratio(tp, tp + fp + fn)}
+    parts = {"dice": (2 * tp, 2 * tp + fp + fn), "iou": (tp, tp + fp + fn), "precision": (tp, tp + fp)}
+    return {f"{name}_global": ratio(*part) for name, part in {**parts, "recall": (tp, tp + fn)}.items()}
 
 
 def _lesions(both: Column, extra: Column, missed: Column) -> dict[str, float]:
@@ -104,8 +105,7 @@ _FORMULAS: tuple[tuple[tuple[str, ...], Callable[..., dict[str, float]]], ...] =
 """Metrics needed, and what follows from them; cases without a finite number in one of them are left out."""
 
 POOLED = {
-    "dice_global": METRICS["dice"].better,
-    "iou_global": METRICS["iou"].better,
+    **{f"{name}_global": METRICS[name].better for name in ("dice", "iou", "precision", "recall")},
     **{_of_all(metric): METRICS[metric].better for metric in ("lesion_precision", "lesion_recall", "lesion_f1")},
     **{_of_all(metric): METRICS[metric].better for metric in DETECTED},
     "burden_rmse": "lower",

@@ -138,7 +138,10 @@ def test_global_dice_is_a_ratio_of_sums():
             ).rows
         scores = Scores(tuple(rows), {})
         assert scores.mean("dice") == pytest.approx(per_case)
-        assert {row.metric: row.value for row in pooled(scores)}["dice_global"] == pytest.approx(0.77)
+        numbers = {row.metric: row.value for row in pooled(scores)}
+        assert numbers["dice_global"] == pytest.approx(0.77)
+        assert numbers["precision_global"] == pytest.approx(77 / 110)
+        assert numbers["recall_global"] == pytest.approx(77 / 90)
 
 
 def test_tumour_burden():
