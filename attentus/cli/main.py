@@ -23,6 +23,7 @@ from attentus.cli import (
     prune,
     recipe,
     report,
+    reproduce,
     score,
     show,
     train,
@@ -51,6 +52,7 @@ app.command(epilog="Example: attentus audit runs/a DATA -o audit/")(audit.audit)
 app.command(epilog="Example: attentus prune runs/a --level auto --data DATA -o runs/small")(prune.prune)
 app.command(epilog="Example: attentus report runs/a")(report.report)
 app.add_typer(figure.app, name="figure")
+app.command(epilog="Example: attentus reproduce anu-net --data DATA --tables 2,6 --budget 90")(reproduce.reproduce)
 app.command(epilog="Example: attentus tune-postprocess runs/a DATA --dry-run")(tune_postprocess.tune_postprocess)
 app.command(epilog="Example: attentus export runs/a --to bundle -o liver.zip")(export.export)
 app.command(epilog="Example: attentus doctor")(doctor.doctor)
