@@ -75,16 +75,17 @@ def read(file: Path) -> tuple[list[Bubble], str]:
         ) from None
 
 
-def bubbles(found: Sequence[Bubble], place: str) -> Chart:
-    """Dice against seconds per case; the area of a disc is the number of parameters.
+def bubbles(found: Sequence[Bubble], place: str, per: str = "case") -> Chart:
+    """Dice against seconds per case, or per window; the area of a disc is the number of parameters.
 
     Args:
         found: the levels.
         place: what the seconds were measured on.
+        per: what they are of.
     """
     most = max(one.parameters for one in found)
     plot = Plot(padded([b.seconds for b in found], 0.3), padded([b.dice for b in found], 0.45), height=270.0, left=50.0)
-    plot.grid("s per case, forward passes")
+    plot.grid(f"s per {per}, forward passes")
     for one in sorted(found, key=lambda b: -b.parameters):
         at, radius = (plot.px(one.seconds), plot.py(one.dice)), LARGEST * math.sqrt(one.parameters / most)
         css = "disc s1" if one.mean_level is None else "disc s0 again"
@@ -95,16 +96,17 @@ def bubbles(found: Sequence[Bubble], place: str) -> Chart:
         plot.text(x, y - 16, one.name, anchor="middle", css="strong")
         plot.text(x, y - 4, one.words, anchor="middle")
     note = f"Area: parameters. Dice: mean on the cases held back. Measured on {place}."
-    return Chart("Dice against time of each level", plot.svg("Dice of each level over seconds per case"), note)
+    return Chart("Dice against time of each level", plot.svg(f"Dice of each level over seconds per {per}"), note)
 
 
-def draw_levels(measured: list[Level], out: Path, *, place: str, overwrite: bool) -> None:
+def draw_levels(measured: list[Level], out: Path, *, place: str, per: str = "case", overwrite: bool) -> None:
     """Write the plot of `bubbles`.
 
     Args:
         measured: see `train.levels.compare`.
         out: PNG or SVG.
         place: what the seconds were measured on.
+        per: what they are of.
         overwrite: whether an existing file may be replaced.
 
     Raises:
@@ -112,4 +114,4 @@ def draw_levels(measured: list[Level], out: Path, *, place: str, overwrite: bool
     """
     if out.suffix.lower() not in FORMATS:
         raise BadFile(out, "is no name of a picture", f"Choose a name that ends in {' or '.join(FORMATS)}.")
-    write_figure(Figure("", ((bubbles(of(measured), place),),)), out, overwrite=overwrite)
+    write_figure(Figure("", ((bubbles(of(measured), place, per),),)), out, overwrite=overwrite)

@@ -100,9 +100,8 @@ def materials(
         else:
             dataset, note = _apart(paper, key, opened[folder], asked)
             found.append(_given(key, source, dataset, asked, note))
-    usable = [material for material in found if not material.why]
-    _check_structures(usable, asked)
-    if not usable:
+    _check_structures(found, asked)
+    if all(material.why for material in found):
         raise BadInput("\n  ".join(["Nothing can be run on these data.", *(f"{m.key}: {m.why}." for m in found)]))
     return found
 
@@ -199,14 +198,16 @@ def _apart(paper: Paper, key: str, dataset: Dataset, asked: Request) -> tuple[Da
     return dataset, ""
 
 
-def _check_structures(usable: Sequence[Material], asked: Request) -> None:
+def _check_structures(found: Sequence[Material], asked: Request) -> None:
     """What the user named must be there.
 
     Raises:
         BadInput: it is in none of the data.
     """
     for part, spelling in asked.structures.items():
-        mine = [material for material in usable if part in material.source.parts]
+        mine = [
+            material for material in found if part in material.source.parts and (material.dataset or not asked.data)
+        ]
         if mine and not any(part in material.names for material in mine):
             known = {name for m in mine if m.dataset for name in (*m.dataset.labels, *m.dataset.regions)}
             raise BadInput(

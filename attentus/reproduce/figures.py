@@ -19,7 +19,7 @@ from attentus.metrics.summary import case_means
 from attentus.report.charts import boxes, loss_curve
 from attentus.report.levels import draw_levels
 from attentus.report.pictures import Scene, draw
-from attentus.report.plot import WIDTH, Plot, padded, shortened
+from attentus.report.plot import WIDTH, Plot, number, padded, shortened, ticks
 from attentus.report.run import Run
 from attentus.report.slices import has_geometry
 from attentus.report.tables import heading, shown
@@ -58,19 +58,19 @@ class Drawn(NamedTuple):
 def draw_figures(plan: Plan, done: Mapping[str, Done]) -> list[Drawn]:
     """The figures of the paper whose runs are there; those of other tables are left out."""
     drawn = []
-    for number, figure in plan.paper.figures.items():
+    for name, figure in plan.paper.figures.items():
         if figure.kind is None:
-            drawn.append(Drawn(number, figure.about, (), figure.why))
+            drawn.append(Drawn(name, figure.about, (), figure.why))
             continue
         runs = [done[key] for key in figure.runs if key in done]
         if not runs:
             if any(key in {step.key for step in plan.steps} for key in figure.runs):
-                drawn.append(Drawn(number, figure.about, (), "none of its runs came to an end"))
+                drawn.append(Drawn(name, figure.about, (), "none of its runs came to an end"))
             continue
         try:
-            drawn.append(Drawn(number, figure.about, tuple(KINDS[figure.kind](plan, figure, runs))))
+            drawn.append(Drawn(name, figure.about, tuple(KINDS[figure.kind](plan, figure, runs))))
         except AttentusError as error:
-            drawn.append(Drawn(number, figure.about, (), str(error)))
+            drawn.append(Drawn(name, figure.about, (), str(error)))
     return drawn
 
 
@@ -113,19 +113,17 @@ def cost_chart(found: TableResult, plan: Plan) -> Panel | None:
         padded([*(cell.value for _, cell in known.values()), *printed.values()], 0.08),
         right=100.0,
     )
-    for y in (plot.y[0] + share * (plot.y[1] - plot.y[0]) for share in (0.0, 0.25, 0.5, 0.75, 1.0)):
+    for y in ticks(*plot.y, 5):
         plot.path(f"M{plot.left:.1f} {plot.py(y):.1f}H{WIDTH - plot.right:.1f}", "grid")
-        plot.text(plot.left - 7, plot.py(y) + 4, f"{y:.3g}", anchor="end")
+        plot.text(plot.left - 7, plot.py(y) + 4, number(y), anchor="end")
     for name, (count, cell) in known.items():
         at = plot.px(math.log10(count)), plot.py(cell.value)
         if name in printed:
             plot.dot((at[0], plot.py(printed[name])), "point s0", f"{name}: published {printed[name]:g}", 2.6)
         plot.dot(at, "solid s1", f"{name}: {cell.value:.4g}, {count:.3g} M parameters", 4.0)
         plot.text(at[0] + 7, at[1] + 4, shortened(name, 16), css="name")
-    plot.text(
-        plot.left, plot.height - 8, f"parameters of the published nets, {_span(known)} M, logarithmic", css="name"
-    )
-    caption = f"{column.name} against size. Large dots: ours. Small dots: published."
+    plot.text(plot.left, plot.height - 8, f"{_span(known)} M parameters, logarithmic", css="name")
+    caption = f"{column.name} against the size of the nets as published. Large dots: ours. Small dots: published."
     return Panel(plot.svg(f"{column.name} of every method against its parameters"), caption)
 
 
@@ -165,9 +163,9 @@ def _levels(plan: Plan, figure: Figure, runs: Sequence[Done]) -> list[Panel]:
         measured.append(replace(one, scores=run.scores, seconds=run.forward or math.nan))
     with TemporaryDirectory(prefix="attentus-figure-") as folder:
         file = Path(folder) / "levels.svg"
-        draw_levels(sorted(measured, key=lambda one: one.level), file, place=whole.hardware[0], overwrite=False)
+        draw_levels(measured, file, place=whole.hardware[0], per="window", overwrite=False)
         text = file.read_text(encoding="utf-8")
-    return [Panel(Markup(text[text.index("<svg") :]), f"{figure.about}. Seconds are of one window.")]  # noqa: S704 - ours
+    return [Panel(Markup(text[text.index("<svg") :]), f"{figure.about}.")]  # noqa: S704 - ours
 
 
 def _curves(plan: Plan, figure: Figure, runs: Sequence[Done]) -> list[Panel]:

@@ -126,7 +126,7 @@ def _hopeless(found: TableResult) -> list[str]:
     pairs = [cell.test.pairs for line in found.lines for cell in line.cells if cell.test is not None]
     least = found.tests * 2.0 ** (1 - max(pairs, default=0))
     if found.table.test == "wilcoxon" and least >= 0.05:
-        return [f"With {max(pairs)} cases no corrected p can be below {min(least, 1.0):.2g}."]
+        return [f"With {max(pairs)} case(s) no corrected p can be below {min(least, 1.0):.2g}."]
     return []
 
 
@@ -151,7 +151,7 @@ def _spread(cell: Cell) -> str:
     everyone = cell.n + cell.left_out
     count = f"({cell.n} of {everyone})" if cell.left_out else f"({cell.n})"
     if cell.column.pooled and cell.column.metric:
-        return f"all cases together; each {_number(cell.mean, digits)} {sd} {count}"
+        return " ".join(part for part in ("all cases together; each", _number(cell.mean, digits), sd, count) if part)
     return f"all cases together {count}" if cell.column.pooled else f"{sd} {count}".strip()
 
 
@@ -160,7 +160,10 @@ def _number(value: float, digits: int) -> str:
 
 
 def _signed(value: float, digits: int) -> str:
-    return f"{value:+.{digits}f}".replace("-", "−") if math.isfinite(value) else ""
+    if not math.isfinite(value):
+        return ""
+    text = f"{value:+.{digits}f}".replace("-", "−")
+    return text if any(digit in text for digit in "123456789") else text[1:]
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -144,8 +144,7 @@ class Plan:
         else:
             said.append("Every method is trained as long as its recipe says.")
         if self.scale == "small":
-            said.append("The recipes are scaled down, all by the same rules:")
-            said += [f"— {rule}" for rule in RULES]
+            said += [f"Scaled down, as all recipes: {rule[0].lower()}{rule[1:]}" for rule in RULES]
         elif any(to_other_scans(step) for step in self.doable):
             said.append("Patches and voxels are fitted to the size of these scans, which are smaller than the paper's.")
         if any(len(step.folds) < _all_folds(step.recipe) for step in self.doable if step.recipe):

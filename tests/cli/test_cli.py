@@ -39,6 +39,7 @@ COMMANDS = [
         ["score"],
         ["compare"],
         ["report"],
+        ["reproduce"],
         ["tune-postprocess"],
         ["export"],
         ["doctor"],
