@@ -99,14 +99,13 @@ def bubbles(found: Sequence[Bubble], place: str, per: str = "case") -> Chart:
     return Chart("Dice against time of each level", plot.svg(f"Dice of each level over seconds per {per}"), note)
 
 
-def draw_levels(measured: list[Level], out: Path, *, place: str, per: str = "case", overwrite: bool) -> None:
+def draw_levels(measured: list[Level], out: Path, *, place: str, overwrite: bool) -> None:
     """Write the plot of `bubbles`.
 
     Args:
         measured: see `train.levels.compare`.
         out: PNG or SVG.
         place: what the seconds were measured on.
-        per: what they are of.
         overwrite: whether an existing file may be replaced.
 
     Raises:
@@ -114,4 +113,4 @@ def draw_levels(measured: list[Level], out: Path, *, place: str, per: str = "cas
     """
     if out.suffix.lower() not in FORMATS:
         raise BadFile(out, "is no name of a picture", f"Choose a name that ends in {' or '.join(FORMATS)}.")
-    write_figure(Figure("", ((bubbles(of(measured), place, per),),)), out, overwrite=overwrite)
+    write_figure(Figure("", ((bubbles(of(measured), place),),)), out, overwrite=overwrite)

@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
-
-from markupsafe import Markup
 
 from attentus import io
 from attentus.errors import AttentusError
 from attentus.metrics.summary import case_means
 from attentus.report.charts import boxes, loss_curve
-from attentus.report.levels import draw_levels
+from attentus.report.levels import bubbles, of
 from attentus.report.pictures import Scene, draw
 from attentus.report.plot import WIDTH, Plot, number, padded, shortened, ticks
 from attentus.report.run import Run
@@ -31,6 +27,9 @@ from attentus.types import Scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from markupsafe import Markup
 
     from attentus.report.charts import Chart
     from attentus.reproduce.paper import Figure
@@ -161,11 +160,8 @@ def _levels(plan: Plan, figure: Figure, runs: Sequence[Done]) -> list[Panel]:
         cut = plan.step(run.key).run.level
         one = each[cut.level if cut else max(each)]
         measured.append(replace(one, scores=run.scores, seconds=run.forward or math.nan))
-    with TemporaryDirectory(prefix="attentus-figure-") as folder:
-        file = Path(folder) / "levels.svg"
-        draw_levels(measured, file, place=whole.hardware[0], per="window", overwrite=False)
-        text = file.read_text(encoding="utf-8")
-    return [Panel(Markup(text[text.index("<svg") :]), f"{figure.about}.")]  # noqa: S704 - ours
+    chart = bubbles(of(measured), whole.hardware[0], "window")
+    return [Panel(chart.svg, f"{figure.about}. {chart.note}")]
 
 
 def _curves(plan: Plan, figure: Figure, runs: Sequence[Done]) -> list[Panel]:
