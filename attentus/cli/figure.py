@@ -13,7 +13,11 @@ from attentus.cli.show import print_json, progress
 if TYPE_CHECKING:
     from attentus.report.figure import Figure
 
-app = typer.Typer(no_args_is_help=True, help="Draw one figure of a report as SVG, PNG or HTML, for a paper or a talk.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Draw one figure of a report as SVG, PNG or HTML, for a paper or a talk.",
+    epilog="Example: attentus figure boxes runs/a runs/b -o boxes.svg",
+)
 
 Out = Annotated[
     Path, typer.Option("-o", "--out", metavar="FILE", help="What to write; the ending says how: .svg, .png, .html.")

@@ -238,7 +238,7 @@ def pareto(places: Sequence[str], cost: str | None, metric: str) -> Figure:
     """
     if cost is not None and cost not in comparison_charts.COSTS:
         raise UnknownName("cost", cost, comparison_charts.COSTS)
-    found, methods = _compared(places, None, metric)
+    found, methods = _compared(places, None, metric, priced=cost != "time")
     higher = direction(metric) != "lower"
     chosen = [cost] if cost else list(comparison_charts.COSTS)
     drawn = {name: comparison_charts.offers(found, methods, metric, name) for name in chosen}
@@ -250,14 +250,16 @@ def pareto(places: Sequence[str], cost: str | None, metric: str) -> Figure:
     return Figure("", in_rows(known, 3), f"{heading(metric)}: mean over {len(found.cases)} cases and all structures.")
 
 
-def _compared(places: Sequence[str], structure: str | None, metric: str) -> tuple[Together, list[Method]]:
+def _compared(
+    places: Sequence[str], structure: str | None, metric: str, *, priced: bool = False
+) -> tuple[Together, list[Method]]:
     """Methods and what they have in common.
 
     Raises:
         BadInput: they were scored by different rules or have nothing in common.
         UnknownName: a single method lacks the structure.
     """
-    methods = open_methods(places)
+    methods = open_methods(places, priced=priced)
     wanted = [structure] if structure else None
     if len(methods) > 1:
         scores = {method.name: method.scores for method in methods}

@@ -50,19 +50,20 @@ class Method:
     """The run that tells recipe and dataset: the folder itself, or the first of several folds."""
 
 
-def open_methods(texts: Sequence[str]) -> list[Method]:
+def open_methods(texts: Sequence[str], *, priced: bool = True) -> list[Method]:
     """Open what is to be compared.
 
     Args:
         texts: paths, or NAME=PATH: the folder of a run, or of several folds and seeds, or a JSON file that
             `attentus score` or a training wrote. Without a name, a folder's own name is taken, and a file's.
+        priced: whether to count what networks cost, which takes some seconds each.
 
     Raises:
         BadFile: no such place, no scores in it, or a damaged file.
         BadInput: two methods of one name.
         RecipeError: the recipe of a run is from a version this one cannot read.
     """
-    return [open_method(name, place) for name, place in named(texts).items()]
+    return [open_method(name, place, priced=priced) for name, place in named(texts).items()]
 
 
 def named(texts: Sequence[str]) -> dict[str, Path]:
@@ -82,7 +83,7 @@ def named(texts: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def open_method(name: str, place: Path) -> Method:
+def open_method(name: str, place: Path, *, priced: bool = True) -> Method:
     """Open one method; see `open_methods`.
 
     Raises:
@@ -102,7 +103,7 @@ def open_method(name: str, place: Path) -> Method:
     return Method(
         name,
         _one_row_per_case(scores, runs) if runs else scores,
-        _price(home) if place.is_dir() and (home / "recipe.yaml").is_file() else None,
+        _price(home) if priced and place.is_dir() and (home / "recipe.yaml").is_file() else None,
         {case: _mean(took) for case, took in _grouped(timing.get("seconds", {}).items(), runs).items()},
         tuple(timing.get("hardware", ())),
         place if known else None,

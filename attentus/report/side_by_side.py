@@ -183,7 +183,7 @@ def rows(found: Comparison, methods: Sequence[Method], progress: Progress) -> li
             drawn.append(Row(case, role, titled, facts))
         except AttentusError as error:
             drawn.append(Row(case, role, [], problem=f"No pictures: {next(iter(runs.values())).discreet(str(error))}"))
-    return drawn
+    return drawn if any(row.panels for row in drawn) else drawn[:1]
 
 
 def choose(found: Comparison, methods: Sequence[Method]) -> dict[str, str]:

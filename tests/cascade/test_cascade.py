@@ -362,6 +362,12 @@ def test_from_the_command_line(data, tmp_path, capsys):
     assert run(["report", str(out)]) == 0
     page = (out / "report.html").read_text()
     assert "Boxes in which stage second learned" in page
+    assert "Where the later stages of the cascade looked" in page
+    assert run(["figure", "box", str(out), "-o", str(tmp_path / "box.svg")]) == 0
+    capsys.readouterr()
+    drawn = (tmp_path / "box.svg").read_text()
+    assert 'class="frame' in drawn
+    assert ">second</text>" in drawn
     assert run(["recipe", "check", str(tmp_path / "c.yaml")]) == 0
     assert "both, stage second" in capsys.readouterr().out
 

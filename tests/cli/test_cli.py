@@ -18,6 +18,10 @@ from attentus.cli.main import app, run
 from attentus.metrics import STANDARD
 from attentus.types import Volume
 
+FIGURES = (
+    *("overlay", "heatmap", "surface", "histogram", "patches", "box", "curves", "prune"),
+    *("bland-altman", "boxes", "pareto"),
+)
 COMMANDS = [
     *(
         ["demo"],
@@ -40,6 +44,8 @@ COMMANDS = [
         ["compare"],
         ["report"],
         ["reproduce"],
+        ["figure"],
+        *(["figure", kind] for kind in FIGURES),
         ["tune-postprocess"],
         ["export"],
         ["doctor"],

@@ -113,6 +113,11 @@ def report(run, **options):
     return out.read_text(encoding="utf-8")
 
 
+def cases_of(html):
+    """The section with the drawn cases."""
+    return html.split('<section id="cases"')[1].split("</section>")[0]
+
+
 def change(file, **entries):
     write_text(file, json.dumps({**json.loads(file.read_text(encoding="utf-8")), **entries}))
 
@@ -205,7 +210,7 @@ def test_every_metric_has_a_heading_and_every_rule_its_words():
 
 
 def test_best_median_and_worst_are_drawn_in_three_planes(run):
-    html = report(run)
+    html = cases_of(report(run))
     assert choose(Run.open(run).scores) == {"case_0": "Best", "case_1": "Median", "case_4": "Worst"}
     assert html.count('<svg class="picture"') == 9
     assert html.count("data:image/") == 9
@@ -260,7 +265,7 @@ def test_a_report_is_written_although_the_dataset_is_gone(run, tmp_path):
 
 def test_one_unreadable_case_does_not_cost_the_others_their_pictures(run):
     (run / "validation" / "case_0.nii.gz").write_bytes(b"")
-    html = report(run)
+    html = cases_of(report(run))
     assert html.count('<svg class="picture"') == 6
     assert "No pictures: a/validation/case_0.nii.gz: the file is empty" in Page(html).text
     assert "secret" not in html

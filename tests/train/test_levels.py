@@ -141,7 +141,8 @@ def test_the_table_as_csv(measured):
 def test_the_plot_names_every_level(measured, tmp_path):
     draw_levels(measured, tmp_path / "t.svg", place="a slide rule", overwrite=False)
     text = (tmp_path / "t.svg").read_text()
-    assert text.count("<!-- L") == 5
+    assert text.count('class="strong"') == 5
+    assert 'class="disc s0 again"' in text  # early exit
     assert "a slide rule" in text
     draw_levels(measured[:4], tmp_path / "t.png", place="here", overwrite=False)
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
