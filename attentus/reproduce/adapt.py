@@ -41,6 +41,8 @@ OVERLAP = 0.25
 """Of windows in prediction, at most, where nets are small."""
 NEVER = 1_000_000
 """Steps that no small training comes to: the clock ends it."""
+SPARE = 60_000
+"""Integers from here on are no label's in any dataset."""
 TOO_LARGE = 2.0
 """A patch that is so many times as long as the scans, along every axis, is meant for other scans."""
 
@@ -104,6 +106,8 @@ def fitted(recipe: Recipe, names: Names, *, keep: bool = False) -> Recipe:
         parts = list(dict.fromkeys(label for part in own for label in names.get(part, ())))
         if parts or keep:
             labels.append({**structure.model_dump(), "parts": parts or own})
+    if recipe.regions:
+        _numbered(labels)
     left = {label["name"] for label in labels}
     if not left:
         raise RecipeError(f"the data have none of {', '.join(sorted(known))}")
@@ -119,6 +123,15 @@ def fitted(recipe: Recipe, names: Names, *, keep: bool = False) -> Recipe:
         if name in left
     }
     return build({**tree, "labels": labels}, recipe.name)
+
+
+def _numbered(labels: list[Tree]) -> None:
+    """Give outer structures that have no voxel of their own left, because inner ones have them all, an integer."""
+    inner: set[str] = set()
+    for place, label in reversed(list(enumerate(labels))):
+        if set(label["parts"]) <= inner:
+            label["value"] = SPARE + place
+        inner |= set(label["parts"])
 
 
 def to_scans(recipe: Recipe, grids: Sequence[Grid]) -> Recipe:

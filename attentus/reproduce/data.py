@@ -98,7 +98,7 @@ def materials(
         elif folder is None:
             found.append(Material(key, source, None, {}, (), why=f"no data are given for it (--data {key}=FOLDER)"))
         else:
-            dataset, note = _apart(paper, key, opened[folder], asked)
+            dataset, note = _apart(paper, (key, keys), opened[folder], asked)
             found.append(_given(key, source, dataset, asked, note))
     _check_structures(found, asked)
     if all(material.why for material in found):
@@ -184,17 +184,21 @@ def _nothing_found(source: Source, known: Sequence[str]) -> str:
     )
 
 
-def _apart(paper: Paper, key: str, dataset: Dataset, asked: Request) -> tuple[Dataset, str]:
-    """The half of a folder that serves two sources between which models travel; the whole of others."""
-    pairs = [(name, other.apart) for name, other in paper.sources.items() if other.apart]
-    for later, earlier in pairs:
-        same = asked.data.get(later, asked.data.get("")) == asked.data.get(earlier, asked.data.get(""))
-        if key in (later, earlier) and same:
+def _apart(paper: Paper, which: tuple[str, Sequence[str]], dataset: Dataset, asked: Request) -> tuple[Dataset, str]:
+    """The half of a folder that serves two wanted sources between which models travel; the whole of others.
+
+    Returns:
+        The cases of the source `which[0]` out of the wanted ones `which[1]`, and words on them.
+    """
+    key, wanted = which
+    for later in wanted:
+        earlier = paper.sources[later].apart
+        folders = {asked.data.get(name, asked.data.get("")) for name in (later, earlier or later)}
+        if earlier in wanted and key in (later, earlier) and len(folders) == 1:
             first, second = share_out(dataset.labelled, (1.0, 1.0), seed=0)
-            half = first if key == earlier else second
-            return dataset.subset(
-                half
-            ), f" with half of its cases; the other half serves as '{earlier if key == later else later}'"
+            other = earlier if key == later else later
+            half = dataset.subset(second if key == later else first)
+            return half, f" with half of its cases; the other half serves as '{other}'"
     return dataset, ""
 
 

@@ -42,6 +42,22 @@ def test_fine_tuning_keeps_outputs_that_the_data_lack():
     assert [(s.name, s.parts) for s in recipe.labels][:2] == [("spleen", ("spleen",)), ("pancreas", ("gland",))]
 
 
+def test_regions_of_which_only_the_inner_part_is_there_stay_apart():
+    from attentus.data.resolve import values_in
+
+    names = {"edema": ("core",), "enhancing tumour": ("shell",)}
+    recipe = fitted(Recipe.load("msconvlstm-att-brats"), names)
+    assert [(s.name, s.parts) for s in recipe.labels] == [
+        ("WT", ("core", "shell")),
+        ("TC", ("shell",)),
+        ("ET", ("shell",)),
+    ]
+    values = [s.value for s in recipe.labels]
+    assert values[0] == values[2] == 0  # the dataset's own
+    assert values[1] not in range(60_000)
+    assert values_in(recipe)["TC"] == (values[1], 0)
+
+
 def test_a_cascade_without_tumours_still_finds_livers():
     from attentus.reproduce.plan import _each_stage
 
