@@ -14,7 +14,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-LONG = (["demo"], ["train"], ["data", "phantom"], ["audit", "runs/a"])
+LONG = (["demo"], ["train"], ["data", "phantom"], ["audit", "runs/a"], ["reproduce"])
 """Commands that are only parsed."""
 
 pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="an installed copy has no docs")

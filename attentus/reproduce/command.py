@@ -48,8 +48,8 @@ class Reproduction:
     @property
     def verdict(self) -> str:
         """In one sentence."""
-        done = {step.key: None for step in self.plan.doable if step.key not in self.failed}
-        return verdict(self.tables, done, _not_done(self.plan, self.failed))  # type: ignore[arg-type]
+        lost = len(_not_done(self.plan, self.failed))
+        return verdict(self.tables, len(self.plan.steps) - lost, lost)
 
     def facts(self) -> dict[str, Any]:
         """Plain values: plan, tables, failures."""

@@ -48,7 +48,7 @@ def to_html(
     return render(
         "reproduction.html.j2",
         plan=plan,
-        verdict=verdict(tables, done, failed),
+        verdict=verdict(tables, len(done), len(failed)),
         warning=WARNING,
         tables=[(table, Extras(charts_of(table, done), cost_chart(table, plan))) for table in tables],
         figures=draw_figures(plan, done),
@@ -60,16 +60,16 @@ def to_html(
     )
 
 
-def verdict(tables: Sequence[TableResult], done: Mapping[str, Done], failed: Mapping[str, str]) -> str:
-    """What there is, in a sentence."""
+def verdict(tables: Sequence[TableResult], done: int, lost: int) -> str:
+    """What there is, in a sentence: rows, runs that are done, runs that are not."""
     rows = sum(len(table.lines) for table in tables)
     measured = sum(table.measured for table in tables)
     names = ", ".join(table.number for table in tables)
     many = "s" if len(tables) > 1 else ""
-    left = f"; {len(failed)} run{'' if len(failed) == 1 else 's'} not done" if failed else ""
+    left = f"; {lost} run{'' if lost == 1 else 's'} not done" if lost else ""
     return (
-        f"Table{many} {names}: {measured} of {rows} rows have numbers of ours, from {len(done)}"
-        f" run{'' if len(done) == 1 else 's'}{left}."
+        f"Table{many} {names}: {measured} of {rows} rows have numbers of ours, from {done}"
+        f" run{'' if done == 1 else 's'}{left}."
     )
 
 

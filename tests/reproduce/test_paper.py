@@ -205,6 +205,16 @@ def test_the_minutes_are_shared_out_equally_among_methods_and_stages():
     assert total == pytest.approx(720)
 
 
+def test_folds_share_the_time_of_their_method():
+    paper, asked = load_paper("dpc-net"), Request({}, {}, 24, 3.0)
+    plan = make_plan(paper, asked, Wish(("3",), 12.0, "small", 9), Path("nowhere"), None)
+    assert [step.folds for step in plan.steps] == [(0, 1, 2, 3)] * 3  # the paper has four
+    assert [step.seconds for step in plan.steps] == [60.0] * 3
+    assert not any("fold" in line for line in plan.differs())
+    one = make_plan(paper, asked, Wish(("3",), 12.0, "small", 1), Path("nowhere"), None)
+    assert any(line.startswith("Where the paper has folds, one fold is trained") for line in one.differs())
+
+
 def test_the_scale_follows_the_minutes_per_method():
     assert the_plan("msconvlstm-att", "auto", 4 * 119.0).scale == "small"
     assert the_plan("msconvlstm-att", "auto", 4 * 120.0).scale == "full"
