@@ -202,7 +202,7 @@ def over_training(title: str, curves: Mapping[str, Points], dotted: Points = ())
     right = 14 + 6.6 * max(map(len, words.values()), default=0)
     low, high = padded(everything)
     last = max(step for curve in known.values() for step, _ in curve)
-    plot = Plot((0.0, max(last, 1.0)), (max(low, 0.0), high), right=right)
+    plot = Plot((0.0, max(last, 1.0)), (max(low, 0.0), high), left=52.0, right=right)
     plot.grid("step")
     plot.line(dotted, "best")
     for k, (name, curve) in enumerate(known.items()):
