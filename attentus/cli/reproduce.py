@@ -80,7 +80,7 @@ def reproduce(
         print_json({"folder": str(folder), **found.facts()})
     else:
         _show(found)
-    raise typer.Exit(failures(found.failed))
+    raise typer.Exit(failures({**found.failed, **found.cases}))
 
 
 def _folders(texts: list[str]) -> dict[str, Path]:

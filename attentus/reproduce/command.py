@@ -44,6 +44,8 @@ class Reproduction:
     tables: tuple[TableResult, ...]
     failed: Mapping[str, str]
     """Run to message, of those that were begun and failed."""
+    cases: Mapping[str, str]
+    """"run, case" to message, of cases that could not be predicted or scored."""
 
     @property
     def verdict(self) -> str:
@@ -57,6 +59,7 @@ class Reproduction:
             **self.plan.facts(),
             "verdict": self.verdict,
             "failed": dict(self.failed),
+            "failed_cases": dict(self.cases),
             "results": [table.facts() for table in self.tables],
         }
 
@@ -85,9 +88,11 @@ def reproduce(
     known = load_paper(paper)
     _begin(folder, {"paper": paper, **_settings(asked, wish)})
     plan = make_plan(known, asked, wish, folder, shown)
-    done, failed = _work(plan, folder, shown)
+    done, messages = _work(plan, folder, shown)
+    failed = {key: _discreet(text, folder) for key, text in messages.items()}
     tables = tuple(fill(number, plan, done, failed) for number in plan.tables)
-    found = Reproduction(folder, plan, tables, failed)
+    lost = {f"{key}, {case}": text for key, run in done.items() for case, text in run.scores.failures.items()}
+    found = Reproduction(folder, plan, tables, failed, lost)
     _write(found, done)
     return found
 
@@ -120,11 +125,14 @@ def _write(found: Reproduction, done: Mapping[str, Done]) -> None:
     folder, plan = found.folder, found.plan
     differs = [_discreet(line, folder) for line in [*plan.differs(), *_as_run(done)]]
     failures = {key: _discreet(text, folder) for key, text in _not_done(plan, found.failed).items()}
+    cases = {key: _discreet(text, folder) for key, text in found.cases.items()}
     write_tables(found.tables, folder / TABLES)
     lines = [f"# What differs from the paper: {plan.paper.title}", "", *(f"- {line}" for line in differs), ""]
     write_text(folder / DIFFERS, "\n".join(lines))
-    write_text(folder / FILE, json_text({**found.facts(), "failed": failures, "differs": differs}))
-    write_text(folder / PAGE, to_html(plan, found.tables, done, failures, differs))
+    write_text(
+        folder / FILE, json_text({**found.facts(), "failed": failures, "failed_cases": cases, "differs": differs})
+    )
+    write_text(folder / PAGE, to_html(plan, found.tables, done, (failures, cases), differs))
 
 
 def _as_run(done: Mapping[str, Done]) -> list[str]:
@@ -132,6 +140,9 @@ def _as_run(done: Mapping[str, Done]) -> list[str]:
     machines = dict.fromkeys(machine for run in done.values() for machine in run.hardware)
     counts = sorted({len(run.scores.cases) for run in done.values()})
     said = [f"Hardware: {' and '.join(machines)}."] if machines else []
+    steps = sorted(step for run in done.values() for step in run.steps)
+    if steps:
+        said.append(f"Trainings came to {steps[0]:,} to {steps[-1]:,} steps.")
     if counts:
         many = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         said.append(f"Numbers are over {many} case{'' if counts == [1] else 's'} that a run had not seen.")

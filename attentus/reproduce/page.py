@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attentus.report.page import render
+from attentus.report.tables import rules_in_words
 from attentus.reproduce.figures import Panel, charts_of, cost_chart, draw_figures
 from attentus.reproduce.files import in_words, notes
 
@@ -33,7 +34,7 @@ def to_html(
     plan: Plan,
     tables: Sequence[TableResult],
     done: Mapping[str, Done],
-    failed: Mapping[str, str],
+    lost: tuple[Mapping[str, str], Mapping[str, str]],
     differs: Sequence[str],
 ) -> str:
     """The page.
@@ -42,9 +43,10 @@ def to_html(
         plan: that was carried out.
         tables: filled.
         done: runs that are done.
-        failed: run to why it is not.
+        lost: run to why it is not, and "run, case" to why that case is not scored.
         differs: what differs from the paper.
     """
+    failed, cases = lost
     return render(
         "reproduction.html.j2",
         plan=plan,
@@ -54,7 +56,8 @@ def to_html(
         figures=draw_figures(plan, done),
         differs=differs,
         runs=[_run(step.facts(), done, failed) for step in plan.steps],
-        failures=failed,
+        rules=_rules(plan, done),
+        failures={**failed, **cases},
         words=in_words,
         notes=notes,
     )
@@ -76,4 +79,11 @@ def verdict(tables: Sequence[TableResult], done: int, lost: int) -> str:
 def _run(facts: dict[str, Any], done: Mapping[str, Done], failed: Mapping[str, str]) -> dict[str, Any]:
     key = facts["run"]
     state = "done" if key in done else "failed" if key in failed and not facts["why_not"] else "not possible here"
-    return {**facts, "state": state}
+    steps = ", ".join(f"{count:,}" for count in done[key].steps) if key in done else ""
+    return {**facts, "state": state, "steps": steps}
+
+
+def _rules(plan: Plan, done: Mapping[str, Done]) -> dict[str, list[str]]:
+    """Source to the rules by which its scores were made, in sentences."""
+    first = {plan.step(key).run.data: run for key, run in reversed(list(done.items()))}
+    return {plan.materials[source].source.title: rules_in_words(run.scores.rules) for source, run in first.items()}

@@ -19,9 +19,10 @@ import torch
 from attentus import io
 from attentus.cascade import Cascade, fit_cascade
 from attentus.cascade.model import FILE as CASCADE
+from attentus.cascade.model import STAGES
 from attentus.data.resolve import values_in
 from attentus.errors import AttentusError, BadFile, BadInput
-from attentus.infer.model import Model
+from attentus.infer.model import WEIGHTS, Model
 from attentus.io.atomic import write_text
 from attentus.metrics import to_json
 from attentus.metrics.case import score_volumes
@@ -34,6 +35,7 @@ from attentus.reproduce.plan import RUNS, labelled_as
 from attentus.train.evaluate import ignored, judge, reference, write_scores
 from attentus.train.farm import fit_many
 from attentus.train.levels import cases_of, write_level
+from attentus.train.state import peek_state
 from attentus.types import Score, Scores
 
 if TYPE_CHECKING:
@@ -65,6 +67,8 @@ class Done:
     hardware: tuple[str, ...]
     parameters: int | None
     """Of the net that was trained; None of a cascade."""
+    steps: tuple[int, ...] = ()
+    """Updates of each training; of a cascade stage by stage."""
 
 
 def do(plan: Plan, step: Step, out: Path, progress: Progress) -> Done:
@@ -100,6 +104,7 @@ def read(out: Path, key: str) -> Done:
             tuple(timing["window"]),
             tuple(timing["hardware"]),
             facts["parameters"],
+            tuple(facts["steps"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadFile(file, f"cannot be read ({error})", "Delete it and run the same command again.") from None
@@ -205,7 +210,7 @@ def _scored(plan: Plan, step: Step, folder: Path, progress: Progress) -> tuple[S
     scores = Scores((*rows, *_means(rows)), how.describe(), failures)
     forward, window, parameters = _price(folder)
     timing = {"forward": forward, "window": window, "hardware": hardware}
-    return scores, {"timing": timing, "parameters": parameters}
+    return scores, {"timing": timing, "parameters": parameters, "steps": _steps(folder)}
 
 
 def _measured(how: Preset) -> Preset:
@@ -242,10 +247,19 @@ def _of_the_run(folder: Path) -> tuple[dict[str, str], list[str]]:
     return dict(facts.get("failures") or {}), list(facts.get("timing", {}).get("hardware", ()))
 
 
+def _steps(folder: Path) -> list[int]:
+    """Updates of every training in a folder, in the order in which they were done."""
+    plan = load_cascade(folder / CASCADE).stages if (folder / CASCADE).is_file() else ()
+    homes = [folder / STAGES / name for name in plan] or [folder]
+    files = [file for home in homes for file in sorted(home.glob(f"fold*/{WEIGHTS['last']}"))]
+    states = [peek_state(file) for file in files]
+    return [state.step for state in states if state is not None]
+
+
 def _price(folder: Path) -> tuple[float | None, list[int], int | None]:
     """Seconds of a forward pass, its window, and parameters; None of a cascade."""
     home = next((file.parent for file in sorted(folder.glob("fold*/recipe.yaml"))), folder)
-    if not (home / "weights.safetensors").is_file():
+    if not (home / WEIGHTS["best"]).is_file():
         return None, [], None
     model = Model.load(home)
     return forward_seconds(model), list(model.window.size), sum(p.numel() for p in model.net.parameters())

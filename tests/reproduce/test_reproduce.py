@@ -62,7 +62,17 @@ def test_everything_is_written_and_names_no_place(pruned, data):
     text = (found.folder / "tables" / "table-6.md").read_text()
     assert "published 98.0042" in text
     page = (found.folder / "index.html").read_text()
-    for needed in ("Table 6", "published 98.0042", "What differs from the paper", "Fig. 13", "<svg", "shell"):
+    assert all(count > 0 for count in json.loads((found.folder / "scores" / "lits-anu-net.json").read_text())["steps"])
+    assert any(line.startswith("Trainings came to") for line in whole["differs"])
+    for needed in (
+        "How this was measured",
+        "Table 6",
+        "published 98.0042",
+        "What differs from the paper",
+        "Fig. 13",
+        "<svg",
+        "shell",
+    ):
         assert needed in page
     assert "Fig. 9" not in page  # of a table that was not asked for
     assert not re.search(r"(src|href)=\"(https?:|//)", page)
