@@ -106,6 +106,8 @@ def notes(found: TableResult) -> list[str]:
             f" {found.tests} test{'' if found.tests == 1 else 's'}."
         )
         said += _hopeless(found)
+    if any(column.pooled for column in found.table.columns):
+        said.append("pooled: over all cases together, without SD and test; what follows is over cases.")
     ordered = [
         f"{c.name} {tau:+.2f}" for c, tau in zip(found.table.columns, found.order, strict=True) if tau is not None
     ]
@@ -151,8 +153,8 @@ def _spread(cell: Cell) -> str:
     everyone = cell.n + cell.left_out
     count = f"({cell.n} of {everyone})" if cell.left_out else f"({cell.n})"
     if cell.column.pooled and cell.column.metric:
-        return " ".join(part for part in ("all cases together; each", _number(cell.mean, digits), sd, count) if part)
-    return f"all cases together {count}" if cell.column.pooled else f"{sd} {count}".strip()
+        return " ".join(part for part in ("pooled; cases", _number(cell.mean, digits), sd, count) if part)
+    return f"pooled {count}" if cell.column.pooled else f"{sd} {count}".strip()
 
 
 def _number(value: float, digits: int) -> str:
