@@ -160,7 +160,7 @@ def _given(key: str, source: Source, dataset: Dataset, asked: Request, note: str
     ]
     for part, labels in names.items():
         if part in asked.structures or (len(known) == 1 and part.lower() != known[0].lower()):
-            said.append(f"{source.title}: {' and '.join(labels)} stands in for {part}.")
+            said.append(f"{source.title}: {' and '.join(labels)} stand{'s' * (len(labels) == 1)} in for {part}.")
     missing = [part for part in source.parts if part not in names]
     if missing and names:
         said.append(f"{source.title}: these data have no {', no '.join(missing)}; what is about them is left out.")
