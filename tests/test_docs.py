@@ -14,8 +14,8 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-LONG = (["demo"], ["train"], ["data", "phantom"], ["audit", "runs/a"], ["reproduce"])
-"""Commands that are only parsed."""
+LONG = (["demo"], ["train"], ["data", "phantom"], ["audit", "runs/a"], ["figure", "surface"], ["reproduce"])
+"""Commands that are only parsed: they take long, or need a model that has learned something."""
 
 pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="an installed copy has no docs")
 

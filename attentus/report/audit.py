@@ -187,13 +187,14 @@ def _chart(found: Audit) -> Chart:
     rows = [row for row in found.rows if not math.isnan(row.changes["none"]["dice"].low)]
     drawn = [one for row in rows for one in _pair(row)]
     low, high = padded([0.0, -found.margin, found.margin, *(v for one in drawn for v in (one.low, one.high))])
-    names = {row.name: shortened(row.name, 26) for row in rows}
+    shared = _shared([row.name for row in rows if len(row.modules) == 1])
+    names = {row.name: shortened(row.name.removeprefix(shared), 26) for row in rows}
     longest = max(map(len, names.values()), default=0)
     plot = Plot(
         (low, high),
         (0.0, float(max(len(rows), 1))),
         height=LINE * max(len(rows), 1) + 50,
-        left=12 + 5.6 * longest,
+        left=14 + 6.6 * longest,
     )
     plot.grid("change in mean Dice", vertical=True)
     bottom = plot.height - plot.bottom
@@ -208,6 +209,12 @@ def _chart(found: Audit) -> Chart:
             plot.dot((plot.px(one.difference), height), css, title, radius=3.4)
     note = "Disc: removed. Ring: its own mean. Dotted: the smallest change that matters."
     return Chart("Change in mean Dice with its 95 % interval", plot.svg("Change in Dice per module"), note)
+
+
+def _shared(names: list[str]) -> str:
+    """What stands before the last dot, if it is the same in all names."""
+    heads = {name.rpartition(".")[0] for name in names}
+    return f"{heads.pop()}." if len(heads) == 1 and "" not in heads else ""
 
 
 def _pair(row: Row) -> list[Change]:

@@ -30,7 +30,7 @@ LINES = 400
 """Cases joined by lines at most; more would be a grey surface."""
 VOLUMES = (
     "Predicted minus reference volume of every case (Bland–Altman). The solid line is the mean difference, the"
-    " dashed ones hold 95 % of cases if differences are normally distributed."
+    " dashed ones hold 95\N{NO-BREAK SPACE}% of cases if differences are normally distributed."
 )
 FROM_ZERO = ("_mm", "voe")
 """Ends of metrics whose axis begins at zero."""

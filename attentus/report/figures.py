@@ -127,7 +127,10 @@ def surface(places: Sequence[str], case: str | None, structure: str | None) -> F
             raise UnknownName("structure", structure, known)
         for part in [structure] if structure else known:
             mask, truth = (np.isin(labels, known[part]) for labels in (scene.prediction, scene.reference))
-            found[name, part] = surfaces.surface(mask, truth, scene.grid)
+            if mask.any() and truth.any():
+                found[name, part] = surfaces.surface(mask, truth, scene.grid)
+    if not found:
+        raise BadInput(f"{case}: prediction or reference hold no {structure or 'structure'}, so there is no distance.")
     end = surfaces.limit([one.distance for one in found.values()])
     panels = [
         surfaces.panel(one, end, part if len(runs) == 1 else f"{name}, {part}", f"{part} of {case}, {name}")

@@ -107,9 +107,8 @@ def windowing(image: Volume, how: Prepare, channels: Sequence[str]) -> list[Char
         low, high = (float(v) for v in np.percentile(values, [RARE, 100 - RARE]))
         wide = (min(low, scale.low), max(high, scale.high))
         lost = 100 * float((values < scale.low).mean()), 100 * float((values > scale.high).mean())
-        note = (
-            f"Dashed: {number(scale.low)} to {number(scale.high)}; {lost[0]:.1f} % lie below and {lost[1]:.1f} % above."
-        )
+        below, above = (f"{share:.1f}\N{NO-BREAK SPACE}%" for share in lost)
+        note = f"Dashed: {number(scale.low)} to {number(scale.high)}; {below} lie below and {above} above."
         lattice = step_of(values), float(values.min())
         charts.append(_drawn(histogram(values, edges_of(*wide, *lattice)), f"{name}, {unit}", note, scale))
         seen, clipped = scale(values), np.clip(values, scale.low, scale.high)

@@ -92,7 +92,8 @@ def bubbles(found: Sequence[Bubble], place: str, per: str = "case") -> Chart:
         plot.dot(at, css, f"{one.name}: Dice {one.dice:.4f}, {one.seconds:.3g} s, {one.words}", round(radius, 1))
     for one in found:
         radius = LARGEST * math.sqrt(one.parameters / most)
-        x, y = plot.px(one.seconds), plot.py(one.dice) - radius
+        x, middle = plot.px(one.seconds), plot.py(one.dice)
+        y = middle - radius if one.mean_level is None else middle + radius + 30  # the two often lie near each other
         plot.text(x, y - 16, one.name, anchor="middle", css="strong")
         plot.text(x, y - 4, one.words, anchor="middle")
     note = f"Area: parameters. Dice: mean on the cases held back. Measured on {place}."

@@ -35,7 +35,8 @@ class Group:
     words: str
     """What is shown."""
     charts: list[Chart] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
+    rows: list[list[Picture]] = field(default_factory=list)
+    """Pictures that stand side by side."""
     note: str = ""
     problem: str = ""
     """Why there is nothing."""
@@ -116,8 +117,8 @@ def _surfaces(run: Run, case: str) -> Group | None:
 
 def _heat(run: Run, case: str, progress: Progress) -> Group:
     drawn, facts = heat.probability(run, case, run.structures, progress)
-    named = [picture._replace(plane=f"{name}, {picture.plane}") for name, all_ in drawn.items() for picture in all_]
-    return Group("Probabilities", HEAT, [heat.bar(0.0, 1.0, "probability")], named, facts)
+    named = [[picture._replace(plane=f"{name}, {picture.plane}") for picture in row] for name, row in drawn.items()]
+    return Group("Probabilities", HEAT, [heat.bar(0.0, 1.0, "probability")], named, f"{facts}.")
 
 
 def _histograms(run: Run, case: str) -> Group:
@@ -128,12 +129,12 @@ def _histograms(run: Run, case: str) -> Group:
 def _patches(run: Run, case: str) -> Group | None:
     _, dataset, _ = image_of(run, case)
     pictures, words = looking.patches(run.recipe, dataset, case)
-    return Group("Patches", PATCHES, pictures=pictures, note=words.capitalize() + ".") if pictures else None
+    return Group("Patches", PATCHES, rows=[pictures], note=f"{words}.") if pictures else None
 
 
 def _boxes(run: Run, case: str) -> Group:
     pictures, words = looking.stage_boxes(run, case)
-    return Group("Boxes", BOXES, pictures=pictures, note=f"{words}.")
+    return Group("Boxes", BOXES, rows=[pictures], note=f"{words}.")
 
 
 def prepare_of(run: Run) -> Prepare:

@@ -164,7 +164,9 @@ def panel(found: Surface, end: float, title: str, what: str) -> Chart:
     frame = Markup('<div class="surface" data-mesh="{}" data-what="{}">{}</div>')
     low, high = (f"{float(edge):+.1f}".replace("-", "−") for edge in (found.distance.min(), found.distance.max()))
     mean = float(np.abs(found.distance).mean())
-    note = f"{low} to {high} mm, mean without sign {mean:.2f} mm, at {len(found.distance):,} points."
+    across = float(np.ptp(found.points, axis=0).max())
+    measured = f"{low} to {high} mm, mean without sign {mean:.2f} mm, at {len(found.distance):,} points."
+    note = f"{across:.0f} mm across. {measured}"
     clipped = " What lies beyond the scale has its last colours." if np.abs(found.distance).max() > end else ""
     inner = Markup("").join([_svg(views, (wide, SIDE), label, "still"), bar])
     live = frame.format(json.dumps(_packed(found, end)), words, inner)

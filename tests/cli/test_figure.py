@@ -10,6 +10,7 @@ import make
 import numpy as np
 import pytest
 
+from attentus import io
 from attentus.cli.main import run
 from attentus.data import Dataset
 from attentus.recipes import dump
@@ -20,7 +21,7 @@ from attentus.report.run import Run
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A dataset and two runs on it, one a copy whose predictions are moved by a voxel."""
+    """A dataset and two runs on it, alike."""
     folder = tmp_path_factory.mktemp("figure")
     make.dataset(folder / "data", cases=6)
     recipe = make.recipe(train__steps=4, train__validate_every=2)
@@ -89,6 +90,20 @@ def test_requests_that_cannot_be_drawn_are_explained(attentus, trained, tmp_path
         assert code == 2
         assert expected in " ".join(err.split())
     assert not (tmp_path / "f.png").exists()
+
+
+def test_a_missed_structure_has_no_surface(attentus, trained, tmp_path):
+    shutil.copytree(trained / "a", tmp_path / "missed")
+    for file in (tmp_path / "missed" / "validation").glob("*.nii.gz"):
+        labels = io.read_labels(file)
+        io.write(labels.like(labels.array * (labels.array != 2)), file, overwrite=True)
+    out = tmp_path / "s.svg"
+    code, _, err = attentus("figure", "surface", tmp_path / "missed", "--structure", "shell", "-o", out)
+    assert code == 2
+    assert "hold no shell" in err
+    assert attentus("figure", "surface", tmp_path / "missed", "-o", out)[0] == 0
+    assert ">core</text>" in out.read_text()
+    assert ">shell</text>" not in out.read_text()
 
 
 def test_patches_are_those_the_training_would_cut(trained):

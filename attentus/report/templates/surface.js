@@ -70,6 +70,7 @@ for (const frame of document.querySelectorAll(".surface")) {
   canvas.addEventListener("keydown", (event) => {
     if (keys[event.key]) { keys[event.key](); event.preventDefault(); }
   });
-  new ResizeObserver(later).observe(canvas);
   frame.classList.add("turns");
+  draw();
+  new ResizeObserver(later).observe(canvas);
 }
