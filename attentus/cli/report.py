@@ -12,8 +12,12 @@ from attentus.cli.show import print_json, progress
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished training.")],
-    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="Default: RUN/report.html.")] = None,
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of a training, or a JSON file of `attentus score`.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Default: RUN/report.html, or beside the JSON.")
+    ] = None,
     probabilities: Annotated[
         bool | None,
         typer.Option(
@@ -24,14 +28,19 @@ def report(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Write one HTML file about a run: scores, cases in three planes, surfaces, curves, recipe.
+    """Write one HTML file about a run or a scored cohort: scores, cases in three planes, surfaces, curves, recipe.
 
     It needs no network and can be mailed.
     """
+    from attentus.report.cohort import write_cohort
     from attentus.report.html import write_report
 
-    place, replace = out or run / "report.html", overwrite or out is None
-    file = write_report(run, place, overwrite=replace, progress=progress(), probabilities=probabilities)
+    replace = overwrite or out is None
+    if run.is_file():
+        file = write_cohort(run, out or run.with_suffix(".html"), overwrite=replace)
+    else:
+        place = out or run / "report.html"
+        file = write_report(run, place, overwrite=replace, progress=progress(), probabilities=probabilities)
     if json:
         print_json({"report": str(file)})
     else:

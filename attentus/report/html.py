@@ -72,7 +72,6 @@ def write_report(
 
 def _page(run: Run, progress: Progress, *, probabilities: bool | None) -> str:
     scores = run.scores if run.scores is not None and len(run.scores) else None
-    table = case_table(scores) if scores else []
     cases = draw_cases(run, progress)
     reachable = [case.case for case in cases if not case.problem]
     case = middle if (middle := run_figures.middle_case(run)) in reachable else next(iter(reachable), None)
@@ -83,15 +82,7 @@ def _page(run: Run, progress: Progress, *, probabilities: bool | None) -> str:
         about=run.discreet(run.recipe.about),
         verdict=_verdict(run, scores),
         figures=_figures(run, scores),
-        metrics=[heading(metric) for metric in headline(scores)] if scores else [],
-        summary=summary_table(scores) if scores else [],
-        pooled=pooled_table(scores) if scores else ([], {}),
-        rules=rules_in_words(scores.rules) if scores else [],
-        score_charts=_score_charts(scores) if scores else [],
-        volume_charts=_volume_charts(scores) if scores else [],
-        case_metrics=[heading(metric) for metric in case_metrics(scores)] if scores else [],
-        table=table,
-        remarks=any(row.remarks for row in table),
+        **(measured(scores) if scores else {}),
         roles={case.case: case.role for case in cases},
         cases=cases,
         case=case,
@@ -109,18 +100,45 @@ def _page(run: Run, progress: Progress, *, probabilities: bool | None) -> str:
     )
 
 
+def measured(scores: Scores) -> dict[str, Any]:
+    """What the template of the scores shows of a cohort that is not empty."""
+    table = case_table(scores)
+    return {
+        "metrics": [heading(metric) for metric in headline(scores)],
+        "summary": summary_table(scores),
+        "pooled": pooled_table(scores),
+        "rules": rules_in_words(scores.rules),
+        "score_charts": _score_charts(scores),
+        "volume_charts": _volume_charts(scores),
+        "case_metrics": [heading(metric) for metric in case_metrics(scores)],
+        "table": table,
+        "remarks": any(row.remarks for row in table),
+    }
+
+
 def _verdict(run: Run, scores: Scores | None) -> str:
     """The result in one sentence."""
     if scores is not None:
-        dice, cases, structures = overall_dice(scores), len(scores.cases), len(scores.structures)
-        over = f", averaged over {structures} structures" if structures > 1 else f" for {scores.structures[0]}"
-        if math.isnan(dice):
-            return f"Scored on {_count(cases, 'case')} held back from training; there is no Dice."
-        return f"Mean Dice {shown(dice, 'dice')}{over}, on {_count(cases, 'case')} held back from training."
+        return result(scores, " held back from training")
     if run.validations:
         best = max(run.validations, key=lambda line: float(line["mean"]))
         return f"No final scores yet. Best mean Dice so far {best['mean']:.3f}, on validation at step {best['step']:,}."
     return "No scores yet."
+
+
+def result(scores: Scores, which: str = "") -> str:
+    """A cohort's mean Dice in one sentence.
+
+    Args:
+        scores: of one case at least.
+        which: what is said of the cases.
+    """
+    dice, structures = overall_dice(scores), len(scores.structures)
+    cases = f"{_count(len(scores.cases), 'case')}{which}"
+    over = f", averaged over {structures} structures" if structures > 1 else f" for {scores.structures[0]}"
+    if math.isnan(dice):
+        return f"Scored on {cases}; there is no Dice."
+    return f"Mean Dice {shown(dice, 'dice')}{over}, on {cases}."
 
 
 def _figures(run: Run, scores: Scores | None) -> list[Figure]:

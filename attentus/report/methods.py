@@ -95,7 +95,7 @@ def open_method(name: str, place: Path, *, priced: bool = True) -> Method:
     file = place / SCORES if place.is_dir() else place
     if not file.is_file():
         raise BadFile(place, f"holds no scores (no {SCORES})", "Name the folder of a training that has finished.")
-    scores, facts = _read(file)
+    scores, facts = read_scores(file)
     runs = [str(run) for run in facts.get("runs", ())]
     timing = facts.get("timing", {})
     home = place / runs[0] if runs and not (place / CASCADE).is_file() else place
@@ -122,7 +122,12 @@ def _named(text: str) -> tuple[str, Path]:
     return (place.parent.name if place.name == SCORES else place.name if place.is_dir() else place.stem), path
 
 
-def _read(file: Path) -> tuple[Scores, dict[str, Any]]:
+def read_scores(file: Path) -> tuple[Scores, dict[str, Any]]:
+    """Scores from a JSON file, and all it says.
+
+    Raises:
+        BadFile: no such file, or no scores in it.
+    """
     try:
         text = file.read_text(encoding="utf-8")
         return from_json(text), json.loads(text)

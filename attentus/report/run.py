@@ -99,7 +99,12 @@ class Run:
         for place in (str(self.data.get("root", "")), str(self.folder.resolve())):
             if len(place) > 1:
                 text = text.replace(place, Path(place).name)
-        return _PLACE.sub("", text)
+        return without_folders(text)
+
+
+def without_folders(text: str) -> str:
+    """A text whose absolute paths have lost their folders."""
+    return _PLACE.sub("", text)
 
 
 def _file_of(folder: Path) -> Path:

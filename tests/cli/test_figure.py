@@ -160,5 +160,26 @@ def test_the_comparison_shows_cases_side_by_side(attentus, trained, tmp_path):
     assert str(trained) not in page
 
 
+def test_scores_alone_have_a_page(attentus, trained, tmp_path):
+    shutil.copy(trained / "a" / "scores.json", tmp_path / "mine.json")
+    tree = json.loads((tmp_path / "mine.json").read_text())
+    tree["failures"] = {"case_99": f"{trained}/data/x.nii.gz: is <empty>"}
+    (tmp_path / "mine.json").write_text(json.dumps(tree))
+    assert attentus("report", tmp_path / "mine.json")[0] == 0
+    page = (tmp_path / "mine.html").read_text()
+    for words in (
+        "scores of a cohort",
+        "Bland–Altman",
+        "x.nii.gz: is &lt;empty&gt;",
+        *Run.open(trained / "a").scores.cases,
+    ):
+        assert words in page
+    assert "held back" not in page
+    assert str(trained) not in page
+    assert "http" not in page
+    (tmp_path / "bad.json").write_text("{}")
+    assert attentus("report", tmp_path / "bad.json")[0] == 2
+
+
 def test_the_median_case_is_taken_where_none_is_named(trained):
     assert figures.histogram(trained / "a", None).title.startswith("Values of case_")
