@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attentus.cascade.views import cuts_of
 from attentus.data.cache import prepare_cases
 from attentus.data.resolve import members
 from attentus.errors import BadInput
@@ -81,6 +80,8 @@ def stage_boxes(run: Run, case: str) -> tuple[list[Picture], str]:
     Raises:
         BadInput: the run is no cascade, or has no box for the case.
     """
+    from attentus.cascade.views import cuts_of
+
     if not run.is_cascade:
         raise BadInput(f"{run.folder}: is no cascade, so no stage looks in a box.")
     stages = [name for name, stage in load_cascade(run.file).stages.items() if stage.box]

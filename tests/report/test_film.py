@@ -17,7 +17,7 @@ from attentus.cli.main import run
 from attentus.io.atomic import write_text
 from attentus.recipes import dump
 from attentus.report.film import _short
-from attentus.report.pictures import Frame, Scene, draw
+from attentus.report.pictures import Backdrop, Scene, draw
 from attentus.report.slices import AXIAL, letters
 
 
@@ -33,7 +33,7 @@ def test_a_map_lies_over_its_slice_whatever_its_resolution_and_what_is_cut_off()
     mask = np.zeros((120, 400), bool)
     mask[60:80, 240:280] = True
     scene = oblique(mask)
-    frame = Frame(scene, "f", 130.0)
+    frame = Backdrop(scene, "f", 130.0)
     found = re.search(r'class="reference s0" d="([^"]+)"', frame.defs()).group(1)
     outline = np.array(re.findall(r"([\d.]+) ([\d.]+)", found), float)
     for step in (1, 4, 20):
@@ -76,7 +76,7 @@ def test_a_map_lies_over_the_voxels_it_belongs_to_in_every_plane(seed):
 
 def test_the_plain_slice_says_where_its_borders_lie():
     scene = oblique(np.eye(30, dtype=bool))
-    texts = re.findall(r">([A-Z]{1,2})</text>", Frame(scene, "f", 130.0).plain("slice"))
+    texts = re.findall(r">([A-Z]{1,2})</text>", Backdrop(scene, "f", 130.0).plain("slice"))
     assert texts == list(letters(scene.grid, AXIAL))
 
 
@@ -112,8 +112,10 @@ def test_the_report_shows_strip_and_curves(trained):
     assert len(ids) == len(set(ids))
     assert {*re.findall(r'href="#([^"]+)"', html), "heat-scale"} <= set(ids)
     assert "url(#heat-scale)" in html
-    assert html.count('class="heat"') == 2 * 6 * 3  # cases, modules, moments
-    assert html.count('class="scale"') == 2 * 6
+    strips = html[html.index('<section id="attention"') :]
+    strips = strips[: strips.index("</section>")]
+    assert strips.count('class="heat"') == 2 * 6 * 3  # cases, modules, moments
+    assert strips.count('class="scale"') == 2 * 6
     for words in ("Attention over training", "0 %", "50 %", "100 %", "step 2, epoch 1", "Best Dice with shell"):
         assert words in words_of(html)
     assert "level2.each.1" in words_of(html)
