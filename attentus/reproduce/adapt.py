@@ -1,6 +1,7 @@
 """A paper's recipe made to fit the data and the budget at hand: by rules, the same for all methods, which are told.
 
 fitted      labels are called as the data call them, and what the data do not have is left out
+to_values   windows in Hounsfield units are for CT
 to_scans    no coarser and no larger than the scans are
 small       for budgets of minutes: narrower nets, smaller patches, a schedule that follows the clock
 """
@@ -43,6 +44,8 @@ NEVER = 1_000_000
 """Steps that no small training comes to: the clock ends it."""
 SPARE = 60_000
 """Integers from here on are no label's in any dataset."""
+PERCENTILES = (0.5, 99.5)
+"""Of the values of a scan without a unit."""
 TOO_LARGE = 2.0
 """A patch that is so many times as long as the scans, along every axis, is meant for other scans."""
 
@@ -132,6 +135,25 @@ def _numbered(labels: list[Tree]) -> None:
         if set(label["parts"]) <= inner:
             label["value"] = SPARE + place
         inner |= set(label["parts"])
+
+
+def to_values(recipe: Recipe, *, hounsfield: bool) -> Recipe:
+    """The recipe for values without a unit: each scan is clipped to its own percentiles, not to a window in HU.
+
+    Args:
+        recipe: of a paper.
+        hounsfield: whether values are Hounsfield units, so that nothing has to change.
+    """
+    if hounsfield or not any(one.window or one.scope == "dataset" for one in recipe.prepare.intensity):
+        return recipe
+    own = [
+        {"percentiles": PERCENTILES, "normalise": one.normalise}
+        if one.window or one.scope == "dataset"
+        else one.model_dump()
+        for one in recipe.prepare.intensity
+    ]
+    tree = recipe.model_dump()
+    return build({**tree, "prepare": {**tree["prepare"], "intensity": own}}, recipe.name)
 
 
 def to_scans(recipe: Recipe, grids: Sequence[Grid]) -> Recipe:

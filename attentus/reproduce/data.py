@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     Names = Mapping[str, tuple[str, ...]]
     """Label that the recipes name to the labels of the data that stand for it."""
 
+AIR = -500
+"""HU; no other modality has such values."""
 LOOKED_AT = 20
 """Scans whose size is looked at, evenly spread."""
 
@@ -55,6 +58,8 @@ class Material:
     """How it differs from what the paper had, in sentences."""
     grids: tuple[Grid, ...] = ()
     """Of some of the scans, canonical."""
+    hounsfield: bool = True
+    """Whether values of the scans are Hounsfield units, or may be: windows mean nothing elsewhere."""
     why: str = ""
     """Why nothing can be run on it; empty if it can."""
 
@@ -147,7 +152,8 @@ def _phantoms(key: str, source: Source, asked: Request, place: Path, progress: P
     dataset = Dataset.open(folder) if (folder / "dataset.json").is_file() else None
     labels = [name for name in kind.labels if name != "background"]
     names = label_names(source, labels, asked.structures)
-    return Material(key, source, dataset, names, (said,), () if dataset is None else _grids(dataset))
+    grids = () if dataset is None else _grids(dataset)
+    return Material(key, source, dataset, names, (said,), grids, hounsfield=source.phantom == "abdomen")
 
 
 def _given(key: str, source: Source, dataset: Dataset, asked: Request, note: str) -> Material:
@@ -165,7 +171,19 @@ def _given(key: str, source: Source, dataset: Dataset, asked: Request, note: str
     if missing and names:
         said.append(f"{source.title}: these data have no {', no '.join(missing)}; what is about them is left out.")
     why = "" if names else _nothing_found(source, known)
-    return Material(key, source, dataset, names, tuple(said), _grids(dataset), why)
+    return Material(key, source, dataset, names, tuple(said), _grids(dataset), hounsfield(dataset), why)
+
+
+def hounsfield(dataset: Dataset) -> bool:
+    """Whether scans are CT: a channel is called so, or the first that can be read has values as low as air's."""
+    if any(re.search(r"(^|[^a-z])ct([^a-z]|$)", channel.lower()) for channel in dataset.channels):
+        return True
+    for case in dataset.labelled:
+        try:
+            return bool(io.read_case(case).array.min() < AIR)
+        except AttentusError:
+            continue
+    return False
 
 
 def _plain(names: Names, dataset: Dataset) -> dict[str, tuple[str, ...]]:

@@ -11,7 +11,7 @@ from attentus import nets
 from attentus.data.splits import entries
 from attentus.errors import AttentusError, BadInput, RecipeError
 from attentus.recipes import CascadeRecipe, Recipe, answer_recipe, build, build_cascade, differences, load_any
-from attentus.reproduce.adapt import RULES, fitted, small, to_scans
+from attentus.reproduce.adapt import RULES, fitted, small, to_scans, to_values
 from attentus.reproduce.data import Material, materials, with_absent
 from attentus.train.fitting import check_buildable
 
@@ -136,6 +136,7 @@ class Plan:
         said = [line for material in self.materials.values() for line in material.differs]
         skipped = {m.source.title: m.why for m in self.materials.values() if m.why}
         said += [f"{title}: {why}." for title, why in skipped.items()]
+        said += self._unitless()
         if self.minutes is not None:
             said.append(
                 f"Every method is trained for {_time(60 * self.minutes)} (preparing and evaluating come on top); one of"
@@ -152,6 +153,16 @@ class Plan:
             folds = "one fold is" if most == 1 else f"{most} folds are"
             said.append(f"Where the paper has folds, {folds} trained; the cases held back from these are scored.")
         return [*said, *self.paper.notes]
+
+    def _unitless(self) -> list[str]:
+        """Where windows in Hounsfield units became percentiles."""
+        windowed = {step.run.data for step in self.doable if _windowed(step)}
+        return [
+            f"{material.source.title}: values have no unit here; where a recipe has a window in HU, or takes statistics"
+            " of all scans together, each scan is scaled by its own percentiles."
+            for key, material in self.materials.items()
+            if key in windowed and not material.hounsfield
+        ]
 
     def facts(self) -> dict[str, Any]:
         """Plain values."""
@@ -211,7 +222,8 @@ def adapted(recipe: Recipe, material: Material, scale: str, *, keep: bool = Fals
         RecipeError: the data have nothing that it segments.
         BadInput, UnknownName: it cannot be built.
     """
-    own = to_scans(fitted(recipe, material.names, keep=keep), material.grids)
+    own = to_values(fitted(recipe, material.names, keep=keep), hounsfield=material.hounsfield)
+    own = to_scans(own, material.grids)
     own = small(own) if scale == "small" else own
     check_buildable(own)
     return own
@@ -222,6 +234,13 @@ def to_other_scans(step: Step) -> bool:
     if isinstance(step.published, Recipe) and isinstance(step.recipe, Recipe):
         return step.published.train.patch != step.recipe.train.patch
     return False
+
+
+def _windowed(step: Step) -> bool:
+    """Whether the published recipe of a run, or of one of its stages, takes values for Hounsfield units."""
+    whole = step.published
+    each = [whole] if isinstance(whole, Recipe) else [stage.recipe for stage in whole.stages.values()]
+    return any(to_values(one, hounsfield=False) != one for one in each)
 
 
 def _serves(paper: Paper, tables: Mapping[str, Table]) -> dict[str, list[str]]:

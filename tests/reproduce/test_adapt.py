@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from attentus import Recipe
+from attentus.data.phantom import write_dataset
 from attentus.errors import BadInput, RecipeError, UnknownName
 from attentus.recipes import differences, load_cascade
 from attentus.reproduce import Request, Wish, load_paper, make_plan
-from attentus.reproduce.adapt import FOREGROUND, fitted, narrowed, small, spelt_out, to_scans
-from attentus.reproduce.data import label_names, with_absent
+from attentus.reproduce.adapt import FOREGROUND, fitted, narrowed, small, spelt_out, to_scans, to_values
+from attentus.reproduce.data import hounsfield, label_names, with_absent
 from attentus.types import Grid
 
 
@@ -125,6 +128,31 @@ def test_scans_of_a_few_centimetres_keep_their_voxels():
     assert to_scans(body, []) == body
 
 
+def test_windows_in_hounsfield_units_are_for_ct():
+    ct = Recipe.load("ra-unet-liver")
+    assert to_values(ct, hounsfield=True) == ct
+    [own] = to_values(ct, hounsfield=False).prepare.intensity
+    assert (own.window, own.percentiles, own.normalise) == (None, (0.5, 99.5), "range")
+    [own] = to_values(Recipe.load("dpc-net-lits"), hounsfield=False).prepare.intensity
+    assert (own.scope, own.percentiles, own.normalise) == ("scan", (0.5, 99.5), "zscore")
+    mri = Recipe.load("anu-net-chaos-liver")
+    assert to_values(mri, hounsfield=False) == mri
+
+
+def test_ct_is_told_by_the_channel_or_by_air(tmp_path):
+    import make
+
+    from attentus import Dataset
+
+    made = Dataset.open(make.dataset(tmp_path / "data", cases=2))
+    assert not hounsfield(made)
+    named = {("CT",): True, ("arterial CT",): True, ("T2", "ct_venous"): True, ("actual",): False, ("T1w",): False}
+    for channels, expected in named.items():
+        assert hounsfield(replace(made, declared_channels=channels)) is expected
+    write_dataset(tmp_path / "phantom", 1, coarse=8)
+    assert hounsfield(replace(Dataset.open(tmp_path / "phantom"), declared_channels=("image",)))
+
+
 def test_absent_labels_get_free_integers():
     from attentus import Dataset
 
@@ -147,6 +175,7 @@ def test_data_for_a_part_of_the_paper_serve_that_part(tmp_path):
     assert not halves[0] & halves[1]  # what is tried on other data has not seen them
     assert any("core stands in for liver" in line for line in plan.differs())
     assert any("have no cancer" in line for line in plan.differs())
+    assert any("values have no unit here" in line for line in plan.differs())
     one = make_plan(paper, Request({"lits": folder}, {"liver": "core"}, 24, 3.0), wish, tmp_path / "out", None)
     assert "no data are given" in {step.key: step.why for step in one.steps}["ircadb-cascade"]
 
