@@ -195,13 +195,13 @@ def _measured(column: Column, published: Published | None, found: Done) -> Cell:
         cell = replace(cell, left_out=summary.n_nan + summary.n_inf)
     if column.pooled is None:
         missing = not len(found.scores.select(structure=column.structure))
-        note = "not in these data" if missing else "not measured here" if summary is None else ""
+        note = "not segmented" if missing else "not measured here" if summary is None else ""
         return replace(cell, note=note)
     whole = found.scores.select(structure=column.structure)
     together = {number.metric: number.value for number in pooled(whole)}
     value = together.get(column.pooled, math.nan) * column.factor
     cases = len(whole.cases)
-    return replace(cell, value=value, n=cell.n or cases, note="" if cases else "not in these data")
+    return replace(cell, value=value, n=cell.n or cases, note="" if cases else "not segmented")
 
 
 def _relative(line: Line, first: Line) -> Line:

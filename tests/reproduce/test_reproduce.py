@@ -191,7 +191,7 @@ def test_our_number_stands_in_the_papers_unit_with_difference_test_and_order():
     assert method[0].test is None
     assert (first[1].n, first[1].left_out) == (0, 1)
     assert math.isnan(first[1].value)
-    assert first[2].note == "not in these data"
+    assert first[2].note == "not segmented"
     assert found.order[0] == pytest.approx(1.0)  # 55, 65, 80 as 55.56, 57.65, 58.76
     assert found.order[1] is None
 
