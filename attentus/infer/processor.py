@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of glibc's malloc.h."""
-USUAL_MMAP_MAX = 65536
-"""Blocks of their own that a process may have, unless told otherwise."""
+USUAL_MMAP_MAX, USUAL_TRIM_THRESHOLD = 65536, 128 * 1024
+"""Blocks of their own that a process may have, and bytes at the end of the heap that it keeps, by default."""
 
 
 def keep_memory() -> bool:
@@ -36,16 +36,25 @@ def keep_memory() -> bool:
     return all(libc.mallopt(option, value) == 1 for option, value in never)
 
 
+def keep_no_memory() -> None:
+    """Undo `keep_memory` and hand back what is free: for work that looks after its memory itself.
+
+    With other C libraries than glibc nothing happens.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_MAX, USUAL_MMAP_MAX)
+        libc.mallopt(M_TRIM_THRESHOLD, USUAL_TRIM_THRESHOLD)
+        release_memory()
+
+
 @contextmanager
 def handing_back() -> Iterator[None]:
     """Let large blocks go back to the system at once while the block runs, and keep memory (`keep_memory`) after it.
 
     For work that is done once and takes more than what follows: kept, its memory lies in pieces that serve nobody.
     """
-    if platform.libc_ver()[0] != "glibc":
-        yield
-        return
-    ctypes.CDLL(None).mallopt(M_MMAP_MAX, USUAL_MMAP_MAX)
+    keep_no_memory()
     try:
         yield
     finally:

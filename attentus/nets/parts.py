@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -131,6 +132,14 @@ def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
     for axis, n in enumerate(size, start=2):
         x = x.narrow(axis, 0, n)
     return x
+
+
+class Concatenate(nn.Module):
+    """Features one behind the other, as a layer, so that what runs a net may do without the joint copy."""
+
+    def forward(self, *parts: Tensor) -> Tensor:
+        """(N, C_i, *spatial) of the same size to (N, sum of C_i, *spatial)."""
+        return torch.cat(parts, dim=1)
 
 
 class AttentionTap(nn.Module):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
-from attentus.nets.parts import conv, crop_to, double_conv, max_pool, transposed
+from attentus.nets.parts import Concatenate, conv, crop_to, double_conv, max_pool, transposed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +47,7 @@ class Pyramid(nn.Module):
         self.gates = nn.ModuleDict(gates or {})
         self.gating = gating
         self.skip_first = skip_first
+        self.join = Concatenate()
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, C, *spatial) to the features of all levels, finest first."""
@@ -65,7 +65,8 @@ class Pyramid(nn.Module):
         """What a block of the decoder sees. Apart from `forward`, so that neither part outlives the joint copy."""
         if level in self.gates:
             skip = self.gates[level](skip, risen if signal is None else signal)
-        return torch.cat([skip, risen] if self.skip_first else [risen, skip], dim=1)
+        joint: Tensor = self.join(skip, risen) if self.skip_first else self.join(risen, skip)
+        return joint
 
 
 def level_heads(dims: int, widths: Sequence[int], out_channels: int) -> nn.ModuleList:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Corner = tuple[int, int, int]
 
-SLAB_VOXELS = 8_000_000
+SLAB_VOXELS = 4_000_000
 """Voxels of the scan's grid, times classes, that `restore` handles at a time; bounds its memory."""
 BLOCK = 32
 """Prepared rows that are made at a time. Never let it depend on anything: bits do."""
@@ -266,7 +266,10 @@ class Preparation:
             low, high = resampling.needs(first, last)
             z, y, x = _box(self.start, self.stop)
             part = self.image.array[:, z.start + low : z.start + high, y, x]
-            scaled = np.stack([scale(channel) for channel, scale in zip(part, self.scales, strict=True)])
+            scaled = np.empty(part.shape, np.float32)
+            for target, channel, scale in zip(scaled, part, self.scales, strict=True):
+                for row, values in zip(target, channel, strict=True):  # slice by slice: copies stay small
+                    row[:] = scale(values)
             self.recent[number] = resampling.rows(scaled, first, last)
         return self.recent[number]
 

@@ -4,6 +4,7 @@ torch             fp32, as in training; the reference for all others
 torch-bf16        bf16 by autocast; on GPUs with channels innermost
 torch-cuda-graph  the same with the whole pass recorded once and replayed, GPUs only
 torch-compile     fp32 through torch's compiler: a minute or more at the start, so only when asked for by name
+winograd          fp32 with fewer products, by kernels that the machine's C compiler makes for its processor
 openvino          fp32
 openvino-bf16     bf16
 openvino-int8     8-bit weights and features, quantised with windows of real scans
@@ -15,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from attentus.errors import BadInput, UnknownName
-from attentus.infer.backends import onnx_runner, openvino_runner, torch_runner
+from attentus.infer.backends import onnx_runner, openvino_runner, torch_runner, winograd
 from attentus.infer.backends.choice import choose
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ _MISSING: dict[str, Callable[[str], str]] = {
     "torch-bf16": torch_runner.missing,
     "torch-cuda-graph": torch_runner.missing,
     "torch-compile": torch_runner.missing,
+    "winograd": lambda _: winograd.missing(),
     "openvino": openvino_runner.missing,
     "openvino-bf16": openvino_runner.missing,
     "openvino-int8": openvino_runner.missing,
@@ -104,4 +106,6 @@ def create(
         return onnx_runner.create(net, shape, cache=cache, threads=threads)
     if reason := missing(name):
         raise BadInput(f"Backend {name}: {reason}")
+    if name == "winograd":
+        return winograd.create(net, threads=threads)
     return torch_runner.create(name, net, shape, threads=threads)

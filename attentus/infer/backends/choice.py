@@ -7,10 +7,12 @@ import time
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import torch
 
+from attentus.errors import BadInput
 from attentus.infer import backends
-from attentus.infer.backends import int8, openvino_runner
-from attentus.infer.processor import release_memory
+from attentus.infer.backends import int8, openvino_runner, torch_runner, winograd
+from attentus.infer.processor import keep_no_memory, release_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,9 +26,9 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16", "int8"]
 
 ON_PROCESSOR: dict[Precision, tuple[str, ...]] = {
-    "fp32": ("openvino",),
-    "bf16": ("openvino-bf16", "torch-bf16", "openvino"),
-    "int8": ("openvino-int8", "openvino-bf16", "torch-bf16", "openvino"),
+    "fp32": ("winograd", "openvino"),
+    "bf16": ("winograd", "openvino-bf16", "torch-bf16", "openvino"),
+    "int8": ("openvino-int8", "winograd", "openvino-bf16", "torch-bf16", "openvino"),
 }
 """What may replace torch when numbers may be no rougher than these."""
 ON_GPU: dict[Precision, tuple[str, ...]] = {
@@ -35,9 +37,14 @@ ON_GPU: dict[Precision, tuple[str, ...]] = {
     "int8": ("torch-cuda-graph", "torch-bf16"),
 }
 GAIN = {"openvino": 1.2, "openvino-bf16": 2.0, "openvino-int8": 3.5, "torch-bf16": 1.5, "torch-cuda-graph": 2.0}
-"""How many times faster than torch in fp32 a backend is at least expected to be; it is tried if that would pay."""
+"""How many times faster than torch in fp32 a backend is at least expected to be; it is tried if that would pay. For
+winograd see `winograd.expected_gain`."""
+WITH_TILES = 5.0
+"""The same for bf16 on a processor with units for products of matrices (AMX)."""
 SET_UP_S = 5.0
 """Seconds that converting and compiling take besides passes over windows."""
+COMPILE_S = 2.0
+"""Seconds that winograd takes, which converts nothing."""
 PASSES = 2.0
 """Passes in torch that converting costs as much as; quantising as many as three times its windows on top."""
 LARGE = 96**3
@@ -76,15 +83,27 @@ def choose(
     batches = -(-windows // shape[0])
     if not listed or batches < 2:
         return plain
-    seconds = _clock_part(plain, shape, getattr(net, "multiple", 1))
-    name = _worth(listed, shape, seconds, batches - 1)
-    if name is None:
-        return plain
-    release_memory()
-    other = backends.create(name, net, shape, cache=cache, threads=threads, calibration=calibration)
-    release_memory()  # conversion runs the net in torch, too
-    other(np.zeros(shape, np.float32))  # the first pass also fetches memory
-    return other if _clock(other, shape) < seconds else plain
+    multiple = getattr(net, "multiple", 1)
+    with winograd.counted(net) as products:
+        seconds = _clock_part(plain, shape, multiple)
+    gains = GAIN | {"winograd": winograd.expected_gain(products)}
+    if torch.cpu._is_amx_tile_supported():
+        gains |= dict.fromkeys(("openvino-bf16", "torch-bf16"), WITH_TILES)
+    best, fastest = plain, seconds
+    while name := _worth(listed, shape, gains, seconds=seconds, fastest=fastest, batches=batches - 1):
+        del listed[name]
+        release_memory()
+        try:
+            other = backends.create(name, net, shape, cache=cache, threads=threads, calibration=calibration)
+        except BadInput:  # a compiler that cannot compile: for that there are others
+            continue
+        release_memory()  # conversion runs the net in torch, too
+        took = _second_look(other, shape, multiple)
+        if took < fastest:
+            best, fastest = other, took
+    if best is not plain:
+        keep_no_memory()  # all but torch have memory of their own
+    return best
 
 
 def _candidates(
@@ -104,23 +123,42 @@ def _candidates(
     return listed
 
 
-def _worth(listed: dict[str, bool], shape: tuple[int, ...], seconds: float, batches: int) -> str | None:
+def _worth(
+    listed: dict[str, bool],
+    shape: tuple[int, ...],
+    gains: dict[str, float],
+    *,
+    seconds: float,
+    fastest: float,
+    batches: int,
+) -> str | None:
     """The backend that promises to end first; None if none wins back its cost, with a margin.
 
     Args:
         listed: see `_candidates`.
         shape: of a batch.
+        gains: see `GAIN`.
         seconds: that torch takes for a batch.
+        fastest: that the fastest backend so far takes.
         batches: still to do.
     """
     ends: dict[str, float] = {}
     for name, ready in listed.items():
-        passes = PASSES + (3 * int8.windows_for(shape) / shape[0] if name == "openvino-int8" else 0)
-        cost = 1.0 if ready else SET_UP_S + passes * seconds
-        rest = batches * seconds / GAIN[name]
-        if batches * seconds - rest >= MARGIN * cost:
+        cost = _cost(name, shape, seconds, ready=ready)
+        rest = batches * seconds / gains[name]
+        if batches * fastest - rest >= MARGIN * cost:
             ends[name] = cost + rest
     return min(ends, key=lambda name: ends[name], default=None)
+
+
+def _cost(name: str, shape: tuple[int, ...], seconds: float, *, ready: bool) -> float:
+    """Seconds until a backend is set up; `seconds` is what torch takes for a batch."""
+    if ready:
+        return 1.0
+    if name == "winograd":
+        return COMPILE_S
+    passes = PASSES + (3 * int8.windows_for(shape) / shape[0] if name == "openvino-int8" else 0)
+    return SET_UP_S + passes * seconds
 
 
 def _is_ready(name: str, net: nn.Module, shape: tuple[int, ...], cache: Path | None) -> bool:
@@ -130,20 +168,28 @@ def _is_ready(name: str, net: nn.Module, shape: tuple[int, ...], cache: Path | N
     return (cache / openvino_runner.cached_name(name, net, shape)).is_file()
 
 
+def _second_look(runner: Runner, shape: tuple[int, ...], multiple: int) -> float:
+    """Seconds of one batch of a runner that has just been made: its first pass, which also fetches memory, is free."""
+    clock = _clock_part if isinstance(runner, torch_runner.TorchRunner) else _clock
+    clock(runner, shape, multiple)
+    return clock(runner, shape, multiple)
+
+
 def _clock_part(runner: Runner, shape: tuple[int, ...], multiple: int) -> float:
-    """Seconds of one batch of a runner that takes any size; large windows are halved, so that a look costs less memory.
+    """Seconds of one batch of a runner that takes any size: of large windows a part, which costs less time and memory.
 
     Args:
         runner: torch.
         shape: of a batch.
         multiple: of what the sides of a window have to be.
     """
-    if math.prod(shape[2:]) < LARGE or shape[2] % (2 * multiple):
-        return _clock(runner, shape)
-    return 2 * _clock(runner, (*shape[:2], shape[2] // 2, *shape[3:]))
+    parts = 1
+    while math.prod(shape[2:]) // parts >= LARGE // 2 and shape[2] % (2 * parts * multiple) == 0:
+        parts *= 2
+    return parts * _clock(runner, (*shape[:2], shape[2] // parts, *shape[3:]))
 
 
-def _clock(runner: Runner, shape: tuple[int, ...]) -> float:
+def _clock(runner: Runner, shape: tuple[int, ...], multiple: int = 1) -> float:  # noqa: ARG001 - as `_clock_part`
     """Seconds of one batch."""
     batch = np.zeros(shape, np.float32)
     started = time.perf_counter()

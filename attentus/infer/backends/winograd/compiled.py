@@ -1,0 +1,160 @@
+"""`kernels.c`, compiled by the machine's own C compiler for exactly its processor, and its threads."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from attentus.errors import BadInput
+from attentus.infer.backends.winograd.features import Features
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+SOURCE = Path(__file__).with_name("kernels.c")
+COMPILERS = ("cc", "gcc", "clang")
+FLAGS = "-O3 -fno-math-errno -fassociative-math -fno-signed-zeros -fno-trapping-math -ffp-contract=fast -shared -fPIC"
+"""Sums may be taken in another order; NaN and infinity stay what they are."""
+FOR_PROCESSOR = ("-march=native -mprefer-vector-width=512", "-march=native", "-mcpu=native", "")
+"""What compilers call this processor; the first they take."""
+SECONDS = 60
+TENSORS = ("x", "weights", "bias", "y")
+SIZES = ("n", "in", "out", "d", "h", "w", "taps", "step", "rows", "planes", "add", "chunk")
+LINE = 16
+"""Floats in a line of the cache, at whose beginning scratches begin."""
+
+
+class _Layer(ctypes.Structure):
+    """The structure of the same name in `kernels.c`."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in TENSORS),
+        *((name, ctypes.c_long) for name in SIZES),
+        ("eps", ctypes.c_float),
+        ("slope", ctypes.c_float),
+        ("next", ctypes.c_void_p),
+    )
+
+
+class Kernels:
+    """The compiled functions, threads that call them, and the memory they work in, which is used again and again.
+
+    Args:
+        library: the shared library.
+        threads: how many.
+    """
+
+    def __init__(self, library: ctypes.CDLL, threads: int) -> None:
+        self.threads = threads
+        self.block = int(library.block_size())
+        self.features = Features()
+        self._library = library
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="winograd")
+        self._scratch = [np.empty(0, np.float32)] * threads
+
+    def __deepcopy__(self, _: object) -> Kernels:
+        return self
+
+    def __call__(
+        self,
+        name: str,
+        tensors: Mapping[str, Tensor | None],
+        sizes: Mapping[str, int],
+        *,
+        slope: float = 1.0,
+        eps: float = 0.0,
+    ) -> None:
+        """Call a function on all threads and wait.
+
+        Args:
+            name: of the function.
+            tensors: of `TENSORS` those it reads and writes, fp32 and contiguous.
+            sizes: of `SIZES` those it knows.
+            slope: what results below 0 are multiplied by.
+            eps: added to variances.
+        """
+        unit = ctypes.c_long(0)
+        places = {key: tensor.data_ptr() for key, tensor in tensors.items() if tensor is not None}
+        layer = _Layer(**places, **sizes, slope=slope, eps=eps, next=ctypes.addressof(unit))
+        floats = self._library[f"{name}_scratch"](ctypes.byref(layer)) + LINE
+        function = self._library[name]
+        runs = []
+        for thread in range(self.threads):
+            if self._scratch[thread].size < floats:
+                self._scratch[thread] = np.empty(floats, np.float32)
+            place = -(-self._scratch[thread].ctypes.data // (4 * LINE)) * 4 * LINE
+            runs.append(self._pool.submit(function, ctypes.byref(layer), ctypes.c_void_p(place)))
+        wait(runs)  # all of them, before the tensors may go
+        for run in runs:
+            run.result()
+
+
+@cache
+def load() -> ctypes.CDLL:
+    """Compile the kernels and load them; a second, once per process.
+
+    The library is never kept: a file that somebody else could have put there is not run.
+
+    Raises:
+        BadInput: there is no C compiler, or it cannot compile them.
+    """
+    if reason := missing():
+        raise BadInput(f"Backend winograd: {reason}")
+    said = ""
+    with TemporaryDirectory(prefix="attentus-", ignore_cleanup_errors=True) as folder:
+        target = Path(folder) / "kernels.so"
+        for processor in FOR_PROCESSOR:
+            command = [_compiler(), *FLAGS.split(), *processor.split(), str(SOURCE), "-o", str(target)]
+            try:
+                subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS)  # noqa: S603
+                return _declared(ctypes.CDLL(str(target)))
+            except subprocess.CalledProcessError as failed:
+                said = failed.stderr.strip().partition("\n")[0]
+            except (OSError, subprocess.TimeoutExpired) as failed:
+                said = str(failed)
+    raise BadInput(f"Backend winograd: {_compiler()} cannot compile its kernels: {said or 'it does not say why'}")
+
+
+def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    for name in ("convolve", "halve", "pointwise", "transpose", "normalise"):
+        library[name].restype = None
+        library[f"{name}_scratch"].restype = ctypes.c_long
+    library.block_size.restype = ctypes.c_long
+    return library
+
+
+def kernels(threads: int | None = None) -> Kernels:
+    """The kernels with threads of their own.
+
+    Args:
+        threads: None: as many as torch uses.
+
+    Raises:
+        BadInput: see `load`.
+    """
+    return Kernels(load(), threads or torch.get_num_threads())
+
+
+def missing() -> str:
+    """Why they cannot be compiled here; empty if they can be."""
+    if os.name == "nt":
+        return "not for Windows yet"
+    if not _compiler():
+        return "needs a C compiler (Debian and Ubuntu: apt install gcc, macOS: xcode-select --install)"
+    return ""
+
+
+def _compiler() -> str:
+    return next((path for name in COMPILERS if (path := shutil.which(name))), "")

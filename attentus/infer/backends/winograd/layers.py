@@ -1,0 +1,210 @@
+"""Layers that compute what torch's do, with `kernels.c`."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attentus.infer.backends.winograd.parts import Parts
+from attentus.infer.backends.winograd.weights import POINTS, packed, packed_direct, packed_doubling
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from attentus.infer.backends.winograd.compiled import Kernels
+
+_CONV = {4: F.conv2d, 5: F.conv3d}
+TILE = 4
+"""Voxels of a side that a tile yields."""
+LARGEST_TABLE = 2.0
+"""Bytes of transformed weights per byte of features; beyond, reading them costs what they spare."""
+TILES_AT_ONCE = 32
+UNITS_PER_THREAD = 4
+"""Units of work per thread at least, so that all end at about the same time."""
+
+
+class WinogradConv(nn.Module):
+    """A 3x3 or 3x3x3 (or 1x3x3) convolution that keeps the size, and what rectifies after it.
+
+    Args:
+        conv: what it stands for; small planes still go through it.
+        kernels: compiled.
+        slope: of results below 0; 1 rectifies nothing.
+    """
+
+    def __init__(self, conv: nn.Conv2d | nn.Conv3d, kernels: Kernels, slope: float = 1.0) -> None:
+        super().__init__()
+        self.conv = conv
+        self.kernels = kernels
+        self.slope = slope
+        self.packed: dict[int, Tensor] = {}
+        self.taps = conv.kernel_size[0] if len(conv.kernel_size) == 3 else 1
+
+    def forward(self, x: Tensor | Parts) -> Tensor:
+        """(N, C, *spatial) to (N, K, *spatial)."""
+        if isinstance(x, Tensor):
+            x = Parts([x])
+        first, part = x.take(self.conv.in_channels)
+        y = self._read(part, first, None, last=not x.parts)
+        while x.parts:
+            del part  # before the next one is made
+            first, part = x.take(self.conv.in_channels)
+            y = self._read(part, first, y, last=not x.parts)
+        return y
+
+    def _read(self, x: Tensor, first: int, y: Tensor | None, *, last: bool) -> Tensor:
+        """Add to the results what comes from some channels.
+
+        Args:
+            x: (N, c, *spatial), the channels.
+            first: of them, counted among all.
+            y: results so far.
+            last: whether no others follow.
+        """
+        conv = self.conv
+        bias, slope = (conv.bias, self.slope) if last else (None, 1.0)
+        if not pays(conv, x.shape):
+            weight = conv.weight[:, first : first + x.shape[1]]
+            plain = _CONV[x.ndim](x, weight, bias, padding=conv.padding)
+            plain = plain if y is None else plain.add_(y)
+            return plain if slope == 1 else F.leaky_relu_(plain, slope)
+        if first not in self.packed:
+            self.packed[first] = packed(conv.weight[:, first : first + x.shape[1]], self.kernels.block)
+        add = y is not None
+        if y is None:
+            y = self.kernels.features.empty((x.shape[0], conv.out_channels, *x.shape[2:]))
+        x = x.contiguous()
+        tensors = {"x": x, "weights": self.packed[first], "bias": bias, "y": y}
+        self.kernels("convolve", tensors, self._sizes(x, y) | {"add": int(add)}, slope=slope)
+        return y
+
+    def _sizes(self, x: Tensor, y: Tensor) -> dict[str, int]:
+        sizes = _sizes(x, y) | {"taps": self.taps}
+        across, down, depth = -(-sizes["w"] // TILE), -(-sizes["h"] // TILE), sizes["d"]
+        rows = min(down, max(1, TILES_AT_ONCE // across))
+        planes = min(depth, max(1, 2 * TILES_AT_ONCE // (rows * across)))
+        wanted = -(-UNITS_PER_THREAD * self.kernels.threads // (sizes["n"] * -(-down // rows)))
+        chunk = -(-depth // min(wanted, -(-depth // planes)))
+        return sizes | {"rows": rows, "planes": planes, "chunk": -(-chunk // planes) * planes}
+
+
+class HalvingConv(nn.Module):
+    """A 3x3 or 3x3x3 (or 1x3x3) convolution that halves planes, and what rectifies after it.
+
+    Args:
+        conv: what it stands for.
+        kernels: compiled.
+        slope: of results below 0; 1 rectifies nothing.
+    """
+
+    def __init__(self, conv: nn.Conv2d | nn.Conv3d, kernels: Kernels, slope: float = 1.0) -> None:
+        super().__init__()
+        self.conv = conv
+        self.kernels = kernels
+        self.slope = slope
+        self.taps, self.step = (conv.kernel_size[0], conv.stride[0]) if len(conv.kernel_size) == 3 else (1, 1)
+        self.packed = packed_direct(conv.weight, kernels.block)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, *spatial) to (N, K, *halved)."""
+        x = x.contiguous()
+        sides = [-(-n // step) for n, step in zip(x.shape[2:], self.conv.stride, strict=True)]
+        y = self.kernels.features.empty((x.shape[0], self.conv.out_channels, *sides))
+        rows = min(sides[-2], -(-2 * TILES_AT_ONCE // sides[-1]))
+        tensors = {"x": x, "weights": self.packed, "bias": self.conv.bias, "y": y}
+        sizes = _sizes(x, y) | {"taps": self.taps, "step": self.step, "rows": rows}
+        self.kernels("halve", tensors, sizes, slope=self.slope)
+        return y
+
+
+class PointwiseConv(nn.Module):
+    """A 1x1(x1) convolution and what rectifies after it.
+
+    Args:
+        conv: what it stands for.
+        kernels: compiled.
+        slope: of results below 0; 1 rectifies nothing.
+    """
+
+    def __init__(self, conv: nn.Conv2d | nn.Conv3d, kernels: Kernels, slope: float = 1.0) -> None:
+        super().__init__()
+        self.conv = conv
+        self.kernels = kernels
+        self.slope = slope
+        self.packed = packed_direct(conv.weight, kernels.block)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, *spatial) to (N, K, *spatial)."""
+        x = x.contiguous()
+        y = self.kernels.features.empty((x.shape[0], self.conv.out_channels, *x.shape[2:]))
+        tensors = {"x": x, "weights": self.packed, "bias": self.conv.bias, "y": y}
+        self.kernels("pointwise", tensors, _sizes(x, y) | {"chunk": 4 * TILES_AT_ONCE}, slope=self.slope)
+        return y
+
+
+class DoublingConv(nn.Module):
+    """A transposed convolution that doubles the sides.
+
+    Args:
+        conv: what it stands for.
+        kernels: compiled.
+    """
+
+    def __init__(self, conv: nn.ConvTranspose2d | nn.ConvTranspose3d, kernels: Kernels) -> None:
+        super().__init__()
+        self.conv = conv
+        self.kernels = kernels
+        self.taps = conv.kernel_size[0] if len(conv.kernel_size) == 3 else 1
+        self.packed = packed_doubling(conv.weight, kernels.block)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, *spatial) to (N, K, *doubled)."""
+        x = x.contiguous()
+        sides = [n * k for n, k in zip(x.shape[2:], self.conv.kernel_size, strict=True)]
+        y = self.kernels.features.empty((x.shape[0], self.conv.out_channels, *sides))
+        sizes = _sizes(x, y) | {"taps": self.taps}
+        rows = min(sizes["h"], -(-2 * TILES_AT_ONCE // sizes["w"]))
+        tensors = {"x": x, "weights": self.packed, "bias": self.conv.bias, "y": y}
+        self.kernels("transpose", tensors, sizes | {"rows": rows})
+        return y
+
+
+class RectifiedNorm(nn.Module):
+    """Instance normalisation and what rectifies after it, in place: only for what nobody else reads.
+
+    Args:
+        norm: what it stands for.
+        kernels: compiled.
+        slope: of results below 0; 1 rectifies nothing.
+    """
+
+    def __init__(self, norm: nn.InstanceNorm2d | nn.InstanceNorm3d, kernels: Kernels, slope: float = 1.0) -> None:
+        super().__init__()
+        self.norm = norm
+        self.kernels = kernels
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, *spatial), changed."""
+        x = x.contiguous()
+        tensors = {"weights": self.norm.weight, "bias": self.norm.bias, "y": x}
+        self.kernels("normalise", tensors, _sizes(x, x), slope=self.slope, eps=self.norm.eps)
+        return x
+
+
+def pays(conv: nn.Conv2d | nn.Conv3d, shape: Sequence[int]) -> bool:
+    """Whether features of that shape, (N, c, *spatial), are many enough for Winograd's larger table of weights."""
+    taps = math.prod(conv.kernel_size[:-2])
+    table = len(POINTS) ** 2 * taps * shape[1] * conv.out_channels
+    return table <= LARGEST_TABLE * (shape[1] + conv.out_channels) * shape[0] * math.prod(shape[2:])
+
+
+def _sizes(x: Tensor, y: Tensor) -> dict[str, int]:
+    """What all kernels want to know of (N, C, [z,] y, x)."""
+    depth = x.shape[2] if x.ndim == 5 else 1
+    channels = {"in": x.shape[1], "out": y.shape[1]}
+    sides = {"n": x.shape[0], "d": depth, "h": x.shape[-2], "w": x.shape[-1]}
+    return channels | sides | dict.fromkeys(("taps", "step", "rows", "planes", "chunk"), 1) | {"add": 0}

@@ -1,0 +1,232 @@
+"""Kernels compiled here compute what torch's layers do, in any size, and nets keep what they are."""
+
+from __future__ import annotations
+
+import copy
+import gc
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from netting import small
+from torch import nn
+
+from attentus import nets
+from attentus.errors import BadInput
+from attentus.infer import backends
+from attentus.infer.backends import winograd
+from attentus.infer.backends.winograd import compiled, layers
+from attentus.infer.backends.winograd.features import Features
+
+pytestmark = pytest.mark.skipif(bool(winograd.missing()), reason=winograd.missing())
+SIDES = {2: ("h", "w"), 3: ("d", "h", "w")}
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    return winograd.kernels(2)
+
+
+def exact(layer, x):
+    return copy.deepcopy(layer).double()(x.double())
+
+
+def close(found, expected):
+    assert found.shape == expected.shape
+    assert float((found - expected).abs().max()) <= 3e-5 * max(1.0, float(expected.abs().max()))
+
+
+@st.composite
+def inputs(draw, dims):
+    shape = [draw(st.integers(1, 2)), draw(st.integers(1, 9)), *(draw(st.integers(1, 21)) for _ in range(dims))]
+    return torch.randn(shape, generator=torch.Generator().manual_seed(draw(st.integers(0, 99))))
+
+
+def made(kind, x, channels, kernel, **options):
+    torch.manual_seed(1)
+    return kind(x.shape[1], channels, kernel, **options)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.sampled_from([2, 3]), st.integers(1, 19), st.sampled_from([1, 3]))
+def test_convolutions_of_any_size(kernels, data, dims, channels, taps):
+    x, bias = data.draw(inputs(dims)), data.draw(st.booleans())
+    kernel = (3, 3) if dims == 2 else (taps, 3, 3)
+    kind = nn.Conv2d if dims == 2 else nn.Conv3d
+    conv = made(kind, x, channels, kernel, padding=tuple(k // 2 for k in kernel), bias=bias)
+    layer = layers.WinogradConv(conv, kernels)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(layers, "pays", lambda *_: True)  # small ones, too
+        close(layer(x), exact(conv, x))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data(), st.sampled_from([2, 3]), st.integers(1, 19), st.sampled_from([1, 3]))
+def test_halving_pointwise_and_doubling_of_any_size(kernels, data, dims, channels, taps):
+    x, step = data.draw(inputs(dims)), data.draw(st.sampled_from([1, 2]))
+    kernel, stride = ((3, 3), (2, 2)) if dims == 2 else ((taps, 3, 3), (step, 2, 2))
+    kind, twice = (nn.Conv2d, nn.ConvTranspose2d) if dims == 2 else (nn.Conv3d, nn.ConvTranspose3d)
+    padding = tuple(k // 2 for k in kernel)
+    halved = made(kind, x, channels, kernel, stride=stride, padding=padding)
+    point = made(kind, x, channels, 1, bias=False)
+    doubled = made(twice, x, channels, stride, stride=stride)
+    with torch.no_grad():
+        close(layers.HalvingConv(halved, kernels)(x), exact(halved, x))
+        close(layers.PointwiseConv(point, kernels)(x), exact(point, x))
+        close(layers.DoublingConv(doubled, kernels)(x), exact(doubled, x))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("slope", [1.0, 0.01, 0.0])
+def test_normalisation_is_exact_far_from_zero(kernels, affine, slope):
+    norm = nn.InstanceNorm3d(3, affine=affine)
+    if affine:
+        nn.init.uniform_(norm.weight)
+        nn.init.uniform_(norm.bias)
+    x = torch.randn(2, 3, 17, 40, 41) + 50
+    with torch.no_grad():
+        expected = nn.functional.leaky_relu(exact(norm, x), slope)
+        found = layers.RectifiedNorm(norm, kernels, slope)(x.clone())
+    assert float((found - expected).abs().max()) < 2e-5
+
+
+def test_sequences_become_fewer_layers_that_compute_the_same(kernels):
+    shared = nn.Conv2d(4, 4, 3, padding=1)
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(),
+        shared, nn.LeakyReLU(0.2), shared, nn.InstanceNorm2d(4), nn.ReLU(),
+        nn.Conv2d(4, 4, 3, padding=2, dilation=2), nn.ReLU(),
+        nn.Conv2d(4, 4, 3, padding="same"), nn.Sigmoid(),
+        nn.Conv2d(4, 4, 3, padding=1, groups=2), nn.BatchNorm2d(4, track_running_stats=False),
+    ).eval()  # fmt: skip
+    nn.init.uniform_(net[1].running_var, 0.5, 2)
+    nn.init.normal_(net[1].running_mean)
+    before = copy.deepcopy(net.state_dict())
+    changed = winograd.with_kernels(net, kernels)
+    x = torch.randn(2, 2, 31, 45)
+    with torch.no_grad():
+        close(changed(x), net(x))
+    kinds = [type(layer).__name__ for layer in changed]
+    assert kinds == [
+        "WinogradConv", "WinogradConv", "WinogradConv", "RectifiedNorm", "Conv2d", "ReLU", "WinogradConv", "Sigmoid",
+        "Conv2d", "BatchNorm2d",
+    ]  # fmt: skip
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items()), "left as it was"
+
+
+def test_a_layer_in_two_places_is_exchanged_once(kernels):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = self.second = nn.ModuleDict({"conv": nn.Conv2d(1, 1, 3, padding=1)})
+
+        def forward(self, x):
+            return self.second["conv"](self.first["conv"](x))
+
+    net, x = Twice(), torch.randn(1, 1, 30, 30)
+    with torch.no_grad():
+        close(winograd.with_kernels(net, kernels)(x), net(x))
+
+
+NETS = [(name, dims) for name in nets.names() for dims in (2, 3) if (name, dims) != ("msconvlstm-att", 3)]
+
+
+@pytest.mark.parametrize(("name", "dims"), NETS)
+def test_every_net_says_what_torch_says(name, dims):
+    torch.manual_seed(0)
+    net = small(name, dims, 1, 2)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+            nn.init.normal_(module.running_mean, 0, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    size = (32, 64, 64)[-dims:]
+    windows = np.random.default_rng(0).normal(size=(2, 1, *size)).astype(np.float32)
+    expected = backends.create("torch", net, windows.shape)(windows)
+    found = backends.create("winograd", net, windows.shape)(windows)
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_the_work_it_takes_over_is_counted():
+    net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 4, 1))
+    with winograd.counted(net) as products, torch.no_grad():
+        net(torch.zeros(2, 1, 40, 40))
+    voxels = 2 * 40 * 40
+    assert products.taken_over == voxels * (9 * 8 + 9 * 64)
+    assert products.whole == products.taken_over + voxels * 32
+    assert not any(layer._forward_hooks for layer in net)
+    assert winograd.expected_gain(products) == pytest.approx(1 / (1 - 0.6 * 648 / 680))
+
+
+def test_memory_is_used_again_when_nobody_reads_it():
+    features = Features()
+    one = features.empty((2, 30))
+    place, part = one.data_ptr(), one[:, 3:]
+    del one
+    gc.collect()
+    other = features.empty((60,))
+    assert other.data_ptr() != place, "a view is left"
+    del part
+    gc.collect()
+    assert features.empty((58,)).data_ptr() == place
+    assert features.empty((10,)).data_ptr() not in (place, other.data_ptr()), "far too large for it"
+
+
+def test_after_the_first_window_no_memory_is_fetched(kernels):
+    net = winograd.with_kernels(small("plain-unet", 3, 1, 2), kernels)
+    x, sizes = torch.randn(1, 1, 32, 64, 64), []
+    with torch.inference_mode():
+        for _ in range(3):
+            net(x)
+            gc.collect()
+            sizes.append(sum(piece.nbytes for piece in kernels.features.free))
+    assert sizes[0] == sizes[1] == sizes[2] > 0
+
+
+def test_a_decoder_never_holds_skip_and_rising_features_at_once(kernels):
+    """The two of the finest level are the largest there are: two pieces of their size serve all its convolutions."""
+    fresh = compiled.Kernels(compiled.load(), 1)
+    net = winograd.with_kernels(small("plain-unet", 3, 1, 2), fresh)
+    with torch.inference_mode():
+        net(torch.randn(1, 1, 32, 64, 64))
+    gc.collect()
+    sizes = sorted((piece.size for piece in fresh.features.free), reverse=True)
+    assert sizes[0] == sizes[1] > sizes[2]
+
+
+def test_a_machine_without_a_compiler_says_so(monkeypatch):
+    compiled.load.cache_clear()
+    monkeypatch.setattr(compiled, "COMPILERS", ("no-such-compiler",))
+    assert "needs a C compiler" in backends.missing("winograd")
+    assert "winograd" not in backends.names()
+    with pytest.raises(BadInput, match="apt install gcc"):
+        backends.create("winograd", nn.Identity(), (1, 1, 8, 8))
+    compiled.load.cache_clear()
+
+
+def test_a_compiler_that_fails_is_quoted(monkeypatch, tmp_path):
+    compiled.load.cache_clear()
+    monkeypatch.setattr(compiled, "SOURCE", tmp_path / "kernels.c")
+    (tmp_path / "kernels.c").write_text("this is no C")
+    with pytest.raises(BadInput, match=r"cannot compile its kernels: .*kernels\.c"):
+        backends.create("winograd", nn.Identity(), (1, 1, 8, 8))
+    compiled.load.cache_clear()
+
+
+def test_a_miscompiled_library_is_not_used(monkeypatch):
+    monkeypatch.setattr(layers, "packed", weights_of_zeros)
+    with pytest.raises(BadInput, match="computes wrong results"):
+        backends.create("winograd", nn.Identity(), (1, 1, 8, 8))
+
+
+def weights_of_zeros(weight, block):
+    filled = -(-weight.shape[0] // block) * block
+    return torch.zeros(36 * filled * weight[0].numel() // 9)
+
+
+def test_random_numbers_are_left_alone():
+    net = nn.Conv2d(1, 1, 3)
+    before = torch.get_rng_state()
+    backends.create("winograd", net, (1, 1, 8, 8))
+    assert torch.equal(torch.get_rng_state(), before)
