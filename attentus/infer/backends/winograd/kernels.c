@@ -23,7 +23,7 @@ enum { LANES = 4, BLOCK = 8 };
 /* LANES floats in a register; BLOCK results times two registers are summed up at once. */
 
 enum { TILE = 4, POINTS = 36 };
-enum { LINE = 16 }; /* floats in a cache line */
+enum { LINE = 16, AHEAD = 2 }; /* floats in a cache line; maps that are fetched early: too far apart for the processor */
 
 #ifdef __clang__
 #define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
@@ -116,6 +116,7 @@ typedef struct {
     long t, pitch;         /* tiles of all planes, padded; of v: with the planes that further taps need */
     long out;              /* channels, padded */
     long line;             /* a row of voxels with what the last tile reaches beyond */
+    long next_v, next_m;   /* from a point to the next: never a multiple of 4096 bytes, which caches like least */
 } Sizes;
 
 static Sizes sizes_of(const Layer *l)
@@ -127,6 +128,8 @@ static Sizes sizes_of(const Layer *l)
     s.pitch = s.t + (l->taps - 1) * s.tiles;
     s.out = over(l->out, BLOCK) * BLOCK;
     s.line = TILE * s.nx + 2 * LANES;
+    s.next_v = l->in * s.pitch + LINE;
+    s.next_m = s.out * s.t + LINE;
     return s;
 }
 
@@ -153,9 +156,9 @@ INLINE void from_points(float *to, long step, float m0, float m1, float m2, floa
 }
 
 /* One row of tiles of one map: 6 rows of voxels to v[36][in * pitch]. scratch: 10 lines, all zero beyond the voxels. */
-static void transform_row(const float *const row[6], long w, const Sizes *s, float *restrict v, long next_point,
-                          float *restrict scratch)
+static void transform_row(const float *const row[6], long w, const Sizes *s, float *restrict v, float *restrict scratch)
 {
+    long next_point = s->next_v;
     const float *restrict d0 = row[0], *restrict d1 = row[1], *restrict d2 = row[2], *restrict d3 = row[3],
                 *restrict d4 = row[4], *restrict d5 = row[5];
     float *restrict lines = scratch + 1;
@@ -185,19 +188,23 @@ static void transform_in(const Layer *l, const Sizes *s, long n, long z, long ba
                          const float *zeros)
 {
     if (z < 0 || z >= l->d) {
-        for (long i = 0; i < POINTS * l->in; i++)
-            memset(v + i * s->pitch, 0, bytes(s->tiles));
+        for (long point = 0; point < POINTS; point++)
+            for (long c = 0; c < l->in; c++)
+                memset(v + point * s->next_v + c * s->pitch, 0, bytes(s->tiles));
         return;
     }
     for (long c = 0; c < l->in; c++) {
         const float *plane = map_of(l, n, c) + z * l->h * l->w;
+        const float *soon = c + AHEAD < l->in ? map_of(l, n, c + AHEAD) + z * l->h * l->w : plane;
         for (long r = 0; r < l->rows; r++) {
             const float *row[6];
             for (long i = 0; i < 6; i++) {
                 long y = (band * l->rows + r) * TILE - 1 + i;
                 row[i] = y >= 0 && y < l->h ? plane + y * l->w : zeros;
+                for (long x = 0; x < l->w && y >= 0 && y < l->h; x += LINE)
+                    __builtin_prefetch(soon + y * l->w + x);
             }
-            transform_row(row, l->w, s, v + c * s->pitch + r * s->nx, l->in * s->pitch, scratch);
+            transform_row(row, l->w, s, v + c * s->pitch + r * s->nx, scratch);
         }
     }
 }
@@ -220,7 +227,7 @@ INLINE void finish_row(const float *restrict m, long t, long nx, float bias, flo
 static void transform_out(const Layer *l, const Sizes *s, long n, long z, long band, const float *m,
                           float *restrict scratch)
 {
-    long point = s->out * s->t, t = s->t;
+    long point = s->next_m, t = s->t;
     float *line = scratch + 24 * t;
     for (long k = 0; k < l->out; k++) {
         float bias = l->bias ? l->bias[k] : 0;
@@ -255,7 +262,7 @@ static void transform_out(const Layer *l, const Sizes *s, long n, long z, long b
 long convolve_scratch(const Layer *l)
 {
     const Sizes s = sizes_of(l);
-    return POINTS * (l->in * s.pitch + s.out * s.t) + 24 * s.t + 10 * s.line + l->w + 4 * LINE;
+    return POINTS * (s.next_v + s.next_m) + 24 * s.t + 10 * s.line + l->w + 4 * LINE;
 }
 
 /* weights: [36][out / BLOCK][taps][in][BLOCK] */
@@ -264,25 +271,26 @@ void convolve(const Layer *l, float *scratch)
     const Sizes s = sizes_of(l);
     long bands = over(over(l->h, TILE), l->rows), chunks = over(l->d, l->chunk), ahead = l->taps - 1;
     long kept = ahead * s.tiles, fresh = l->planes * s.tiles;
-    float *v = take(&scratch, POINTS * l->in * s.pitch), *m = take(&scratch, POINTS * s.out * s.t);
+    float *v = take(&scratch, POINTS * s.next_v), *m = take(&scratch, POINTS * s.next_m);
     float *lines = take(&scratch, 24 * s.t + 10 * s.line), *zeros = take(&scratch, l->w);
-    memset(v, 0, bytes(POINTS * l->in * s.pitch));
+    memset(v, 0, bytes(POINTS * s.next_v));
     memset(zeros, 0, bytes(l->w));
     for (long unit; (unit = atomic_fetch_add(l->next, 1)) < l->n * bands * chunks;) {
         long n = unit / (bands * chunks), band = unit / chunks % bands;
         long from = unit % chunks * l->chunk, to = least(from + l->chunk, l->d);
         for (long z = from; z < to; z += l->planes) {
             if (z > from)
-                for (long i = 0; i < POINTS * l->in; i++)
-                    memmove(v + i * s.pitch, v + i * s.pitch + fresh, bytes(kept));
+                for (long i = 0; i < POINTS * l->in; i++) {
+                    float *row = v + i / l->in * s.next_v + i % l->in * s.pitch;
+                    memmove(row, row + fresh, bytes(kept));
+                }
             memset(lines, 0, bytes(10 * s.line));
             for (long p = z > from ? ahead : 0; p < l->planes + ahead; p++)
                 transform_in(l, &s, n, z + p - ahead / 2, band, v + p * s.tiles, lines, zeros);
             for (long point = 0; point < POINTS; point++)
                 for (long k = 0; k < s.out; k += BLOCK)
-                    blocks(v + point * l->in * s.pitch, s.pitch, l->taps, s.tiles, l->in,
-                           l->weights + (point * s.out + k) * l->taps * l->in, m + (point * s.out + k) * s.t, s.t,
-                           s.t);
+                    blocks(v + point * s.next_v, s.pitch, l->taps, s.tiles, l->in,
+                           l->weights + (point * s.out + k) * l->taps * l->in, m + point * s.next_m + k * s.t, s.t, s.t);
             transform_out(l, &s, n, z, band, m, lines);
         }
     }

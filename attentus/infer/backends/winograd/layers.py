@@ -21,7 +21,11 @@ TILE = 4
 """Voxels of a side that a tile yields."""
 LARGEST_TABLE = 2.0
 """Bytes of transformed weights per byte of features; beyond, reading them costs what they spare."""
-TILES_AT_ONCE = 32
+MAPS_AND_TILES, LEAST_TILES, MOST_TILES = 4096, 32, 128
+"""Channels times tiles that are worked on together, and tiles alone: fewer read what neighbours need again and again,
+more leave the cache."""
+VOXELS_AT_ONCE = 64
+"""Of layers that do without tiles."""
 UNITS_PER_THREAD = 4
 """Units of work per thread at least, so that all end at about the same time."""
 
@@ -84,8 +88,9 @@ class WinogradConv(nn.Module):
     def _sizes(self, x: Tensor, y: Tensor) -> dict[str, int]:
         sizes = _sizes(x, y) | {"taps": self.taps}
         across, down, depth = -(-sizes["w"] // TILE), -(-sizes["h"] // TILE), sizes["d"]
-        rows = min(down, max(1, TILES_AT_ONCE // across))
-        planes = min(depth, max(1, 2 * TILES_AT_ONCE // (rows * across)))
+        tiles = min(max(MAPS_AND_TILES // sizes["in"], LEAST_TILES), MOST_TILES)
+        rows = min(-(-down // 2), max(1, tiles // 2 // across))
+        planes = min(depth, max(1, tiles // (rows * across)))
         wanted = -(-UNITS_PER_THREAD * self.kernels.threads // (sizes["n"] * -(-down // rows)))
         chunk = -(-depth // min(wanted, -(-depth // planes)))
         return sizes | {"rows": rows, "planes": planes, "chunk": -(-chunk // planes) * planes}
@@ -113,7 +118,7 @@ class HalvingConv(nn.Module):
         x = x.contiguous()
         sides = [-(-n // step) for n, step in zip(x.shape[2:], self.conv.stride, strict=True)]
         y = self.kernels.features.empty((x.shape[0], self.conv.out_channels, *sides))
-        rows = min(sides[-2], -(-2 * TILES_AT_ONCE // sides[-1]))
+        rows = min(sides[-2], -(-VOXELS_AT_ONCE // sides[-1]))
         tensors = {"x": x, "weights": self.packed, "bias": self.conv.bias, "y": y}
         sizes = _sizes(x, y) | {"taps": self.taps, "step": self.step, "rows": rows}
         self.kernels("halve", tensors, sizes, slope=self.slope)
@@ -141,7 +146,7 @@ class PointwiseConv(nn.Module):
         x = x.contiguous()
         y = self.kernels.features.empty((x.shape[0], self.conv.out_channels, *x.shape[2:]))
         tensors = {"x": x, "weights": self.packed, "bias": self.conv.bias, "y": y}
-        self.kernels("pointwise", tensors, _sizes(x, y) | {"chunk": 4 * TILES_AT_ONCE}, slope=self.slope)
+        self.kernels("pointwise", tensors, _sizes(x, y) | {"chunk": 2 * VOXELS_AT_ONCE}, slope=self.slope)
         return y
 
 
@@ -166,7 +171,7 @@ class DoublingConv(nn.Module):
         sides = [n * k for n, k in zip(x.shape[2:], self.conv.kernel_size, strict=True)]
         y = self.kernels.features.empty((x.shape[0], self.conv.out_channels, *sides))
         sizes = _sizes(x, y) | {"taps": self.taps}
-        rows = min(sizes["h"], -(-2 * TILES_AT_ONCE // sizes["w"]))
+        rows = min(sizes["h"], -(-VOXELS_AT_ONCE // sizes["w"]))
         tensors = {"x": x, "weights": self.packed, "bias": self.conv.bias, "y": y}
         self.kernels("transpose", tensors, sizes | {"rows": rows})
         return y
