@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import copy
 import gc
+import platform
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -76,6 +81,22 @@ def test_halving_pointwise_and_doubling_of_any_size(kernels, data, dims, channel
         close(layers.HalvingConv(halved, kernels)(x), exact(halved, x))
         close(layers.PointwiseConv(point, kernels)(x), exact(point, x))
         close(layers.DoublingConv(doubled, kernels)(x), exact(doubled, x))
+
+
+@pytest.mark.parametrize("flags", ["-mavx2 -mfma", "-msse2", ""])
+def test_older_processors_compute_the_same(flags, monkeypatch):
+    if flags and (platform.machine() != "x86_64" or torch.backends.cpu.get_cpu_capability() == "DEFAULT"):
+        pytest.skip("not such a processor")
+    monkeypatch.setattr(compiled, "FOR_PROCESSOR", (flags,))
+    compiled.load.cache_clear()
+    older = winograd.kernels(2)
+    compiled.load.cache_clear()
+    torch.manual_seed(0)
+    conv, up = nn.Conv3d(5, 11, 3, padding=1), nn.ConvTranspose3d(5, 11, 2, stride=2)
+    x = torch.randn(2, 5, 9, 19, 26)
+    with torch.no_grad():
+        close(layers.WinogradConv(conv, older)(x), exact(conv, x))
+        close(layers.DoublingConv(up, older)(x), exact(up, x))
 
 
 @pytest.mark.parametrize("affine", [True, False])
@@ -223,6 +244,38 @@ def test_a_miscompiled_library_is_not_used(monkeypatch):
 def weights_of_zeros(weight, block):
     filled = -(-weight.shape[0] // block) * block
     return torch.zeros(36 * filled * weight[0].numel() // 9)
+
+
+def test_tensors_stay_until_every_thread_has_ended(kernels):
+    """Ctrl-C ends the waiting, not the kernels."""
+    seen, begun = [], threading.Event()
+    x = torch.zeros(3)
+    left = weakref.ref(x)
+
+    def kernel(*_):
+        begun.set()
+        time.sleep(0.2)
+        seen.append(left() is not None)
+
+    run = kernels._pool.submit(kernels._run, kernel, compiled._Layer(), 0, (x,))
+    begun.wait(5)
+    del x
+    run.result()
+    assert seen == [True]
+
+
+def test_several_may_use_the_same_kernels_at_once(kernels):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 4, 3, padding=1)
+    layer, inputs = layers.WinogradConv(conv, kernels), [torch.randn(1, 4, 40, 40) for _ in range(16)]
+
+    def run(x):
+        with torch.no_grad():
+            return layer(x)
+
+    with torch.no_grad(), ThreadPoolExecutor(4) as pool:
+        for x, found in zip(inputs, pool.map(run, inputs), strict=True):
+            close(found, exact(conv, x))
 
 
 def test_random_numbers_are_left_alone():

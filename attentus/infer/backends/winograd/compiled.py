@@ -6,7 +6,8 @@ import ctypes
 import os
 import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor, wait
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +20,7 @@ from attentus.errors import BadInput
 from attentus.infer.backends.winograd.features import Features
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
@@ -62,7 +63,7 @@ class Kernels:
         self.features = Features()
         self._library = library
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="winograd")
-        self._scratch = [np.empty(0, np.float32)] * threads
+        self._own = threading.local()
 
     def __deepcopy__(self, _: object) -> Kernels:
         return self
@@ -88,17 +89,21 @@ class Kernels:
         unit = ctypes.c_long(0)
         places = {key: tensor.data_ptr() for key, tensor in tensors.items() if tensor is not None}
         layer = _Layer(**places, **sizes, slope=slope, eps=eps, next=ctypes.addressof(unit))
-        floats = self._library[f"{name}_scratch"](ctypes.byref(layer)) + LINE
-        function = self._library[name]
-        runs = []
-        for thread in range(self.threads):
-            if self._scratch[thread].size < floats:
-                self._scratch[thread] = np.empty(floats, np.float32)
-            place = -(-self._scratch[thread].ctypes.data // (4 * LINE)) * 4 * LINE
-            runs.append(self._pool.submit(function, ctypes.byref(layer), ctypes.c_void_p(place)))
-        wait(runs)  # all of them, before the tensors may go
+        floats = getattr(self._library, f"{name}_scratch")(ctypes.byref(layer))
+        function = getattr(self._library, name)
+        runs = [self._pool.submit(self._run, function, layer, floats, (unit, tensors)) for _ in range(self.threads)]
         for run in runs:
             run.result()
+
+    def _run(self, function: Callable[..., None], layer: _Layer, floats: int, _: object) -> None:
+        """Call a function on one of the threads, which has its own scratch.
+
+        What the layer reads and writes is passed along, so that it stays even if nobody waits (Ctrl-C).
+        """
+        if getattr(self._own, "floats", -1) < floats:
+            self._own.scratch, self._own.floats = np.empty(floats + LINE, np.float32), floats
+        place = -(-self._own.scratch.ctypes.data // (4 * LINE)) * 4 * LINE
+        function(ctypes.byref(layer), ctypes.c_void_p(place))
 
 
 @cache
@@ -129,8 +134,8 @@ def load() -> ctypes.CDLL:
 
 def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     for name in ("convolve", "halve", "pointwise", "transpose", "normalise"):
-        library[name].restype = None
-        library[f"{name}_scratch"].restype = ctypes.c_long
+        getattr(library, name).restype = None
+        getattr(library, f"{name}_scratch").restype = ctypes.c_long
     library.block_size.restype = ctypes.c_long
     return library
 
