@@ -30,11 +30,11 @@ UNITS_PER_THREAD = 4
 """Units of work per thread at least, so that all end at about the same time."""
 
 
-class WinogradConv(nn.Module):
-    """A 3x3 or 3x3x3 (or 1x3x3) convolution that keeps the size, and what rectifies after it.
+class _Convolution(nn.Module):
+    """What stands for a convolution, and what rectifies after it.
 
     Args:
-        conv: what it stands for; small planes still go through it.
+        conv: what it stands for.
         kernels: compiled.
         slope: of results below 0; 1 rectifies nothing.
     """
@@ -44,8 +44,15 @@ class WinogradConv(nn.Module):
         self.conv = conv
         self.kernels = kernels
         self.slope = slope
+        self.taps, self.step = (conv.kernel_size[0], conv.stride[0]) if len(conv.kernel_size) == 3 else (1, 1)
+
+
+class WinogradConv(_Convolution):
+    """A 3x3 or 3x3x3 (or 1x3x3) convolution that keeps the size; where that would not pay it computes directly."""
+
+    def __init__(self, conv: nn.Conv2d | nn.Conv3d, kernels: Kernels, slope: float = 1.0) -> None:
+        super().__init__(conv, kernels, slope)
         self.packed: dict[int, Tensor] = {}
-        self.taps = conv.kernel_size[0] if len(conv.kernel_size) == 3 else 1
 
     def forward(self, x: Tensor | Parts) -> Tensor:
         """(N, C, *spatial) to (N, K, *spatial)."""
@@ -96,21 +103,11 @@ class WinogradConv(nn.Module):
         return sizes | {"rows": rows, "planes": planes, "chunk": -(-chunk // planes) * planes}
 
 
-class HalvingConv(nn.Module):
-    """A 3x3 or 3x3x3 (or 1x3x3) convolution that halves planes, and what rectifies after it.
-
-    Args:
-        conv: what it stands for.
-        kernels: compiled.
-        slope: of results below 0; 1 rectifies nothing.
-    """
+class HalvingConv(_Convolution):
+    """A 3x3 or 3x3x3 (or 1x3x3) convolution that halves planes."""
 
     def __init__(self, conv: nn.Conv2d | nn.Conv3d, kernels: Kernels, slope: float = 1.0) -> None:
-        super().__init__()
-        self.conv = conv
-        self.kernels = kernels
-        self.slope = slope
-        self.taps, self.step = (conv.kernel_size[0], conv.stride[0]) if len(conv.kernel_size) == 3 else (1, 1)
+        super().__init__(conv, kernels, slope)
         self.packed = packed_direct(conv.weight, kernels.block)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,20 +122,11 @@ class HalvingConv(nn.Module):
         return y
 
 
-class PointwiseConv(nn.Module):
-    """A 1x1(x1) convolution and what rectifies after it.
-
-    Args:
-        conv: what it stands for.
-        kernels: compiled.
-        slope: of results below 0; 1 rectifies nothing.
-    """
+class PointwiseConv(_Convolution):
+    """A 1x1(x1) convolution."""
 
     def __init__(self, conv: nn.Conv2d | nn.Conv3d, kernels: Kernels, slope: float = 1.0) -> None:
-        super().__init__()
-        self.conv = conv
-        self.kernels = kernels
-        self.slope = slope
+        super().__init__(conv, kernels, slope)
         self.packed = packed_direct(conv.weight, kernels.block)
 
     def forward(self, x: Tensor) -> Tensor:
