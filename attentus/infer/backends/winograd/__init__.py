@@ -4,7 +4,7 @@ A direct 3x3 convolution takes 9 products per plane for each result and pair of 
 nets spend their time with, and no library does it faster than the processor multiplies. Winograd's F(4x4, 3x3) takes
 2.25. Everything else of a net stays torch, so that every net runs.
 
-kernels.c    the arithmetic, one page of C
+kernels.c    the arithmetic
 compiled.py  compiles and calls it
 features.py  memory for what it computes
 weights.py   weights as it reads them
