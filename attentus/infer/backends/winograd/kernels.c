@@ -7,8 +7,8 @@
    transpose   2x2x2 or 1x2x2 transposed convolution that doubles the sides
    normalise   instance normalisation and what rectifies after it, in place
 
-   Each is called by several threads at once with the same layer and a scratch of its own, of as many floats as *_scratch
-   tells; a counter that they share deals out the work. Nothing here asks for memory. */
+   Each is called by several threads at once with the same layer and, but for `normalise`, a scratch of its own, of as
+   many floats as *_scratch tells; a counter that they share deals out the work. Nothing here asks for memory. */
 
 #include <stdatomic.h>
 #include <string.h>
@@ -56,6 +56,7 @@ static long over(long a, long b) { return (a + b - 1) / b; }
 static long padded(long a) { return over(a, LANES) * LANES; }
 static long least(long a, long b) { return a < b ? a : b; }
 static size_t bytes(long floats) { return sizeof(float) * (size_t)floats; }
+
 /* A map of what goes in. */
 static const float *map_of(const Layer *l, long n, long c) { return l->x + (n * l->in + c) * l->d * l->h * l->w; }
 
@@ -223,7 +224,7 @@ INLINE void finish_row(const float *restrict m, long t, long nx, float bias, flo
     }
 }
 
-/* m[36][out][t] to planes z, z + 1, ... of the results. scratch: 24 t + 4 nx. */
+/* m[36][out][t] to planes z, z + 1, ... of the results. scratch: 24 t and a line. */
 static void transform_out(const Layer *l, const Sizes *s, long n, long z, long band, const float *m,
                           float *restrict scratch)
 {
@@ -412,13 +413,10 @@ void transpose(const Layer *l, float *scratch)
     }
 }
 
-long normalise_scratch(const Layer *l) { return 0 * l->n; }
-
 /* n * in maps of d * h * w voxels, in place (y): to mean 0 and variance 1, scaled by weights and shifted by bias. Sums
    are taken in parts of 1024, and those in double precision. */
-void normalise(const Layer *l, float *scratch)
+void normalise(const Layer *l)
 {
-    (void)scratch;
     enum { PART = 1024 };
     long size = l->d * l->h * l->w;
     for (long map; (map = atomic_fetch_add(l->next, 1)) < l->n * l->in;) {

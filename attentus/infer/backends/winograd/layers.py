@@ -30,20 +30,26 @@ UNITS_PER_THREAD = 4
 """Units of work per thread at least, so that all end at about the same time."""
 
 
-class _Convolution(nn.Module):
-    """What stands for a convolution, and what rectifies after it.
+class _Layer(nn.Module):
+    """What stands for a layer of torch's, and for what rectifies after it.
 
     Args:
-        conv: what it stands for.
         kernels: compiled.
         slope: of results below 0; 1 rectifies nothing.
     """
 
-    def __init__(self, conv: nn.Conv2d | nn.Conv3d, kernels: Kernels, slope: float = 1.0) -> None:
+    def __init__(self, kernels: Kernels, slope: float = 1.0) -> None:
         super().__init__()
-        self.conv = conv
         self.kernels = kernels
         self.slope = slope
+
+
+class _Convolution(_Layer):
+    """What stands for a convolution."""
+
+    def __init__(self, conv: nn.Conv2d | nn.Conv3d, kernels: Kernels, slope: float = 1.0) -> None:
+        super().__init__(kernels, slope)
+        self.conv = conv
         self.taps, self.step = (conv.kernel_size[0], conv.stride[0]) if len(conv.kernel_size) == 3 else (1, 1)
 
 
@@ -138,18 +144,12 @@ class PointwiseConv(_Convolution):
         return y
 
 
-class DoublingConv(nn.Module):
-    """A transposed convolution that doubles the sides.
-
-    Args:
-        conv: what it stands for.
-        kernels: compiled.
-    """
+class DoublingConv(_Layer):
+    """A transposed convolution that doubles the sides."""
 
     def __init__(self, conv: nn.ConvTranspose2d | nn.ConvTranspose3d, kernels: Kernels) -> None:
-        super().__init__()
+        super().__init__(kernels)
         self.conv = conv
-        self.kernels = kernels
         self.taps = conv.kernel_size[0] if len(conv.kernel_size) == 3 else 1
         self.packed = packed_doubling(conv.weight, kernels.block)
 
@@ -165,20 +165,12 @@ class DoublingConv(nn.Module):
         return y
 
 
-class RectifiedNorm(nn.Module):
-    """Instance normalisation and what rectifies after it, in place: only for what nobody else reads.
-
-    Args:
-        norm: what it stands for.
-        kernels: compiled.
-        slope: of results below 0; 1 rectifies nothing.
-    """
+class RectifiedNorm(_Layer):
+    """Instance normalisation and what rectifies after it, in place: only for what nobody else reads."""
 
     def __init__(self, norm: nn.InstanceNorm2d | nn.InstanceNorm3d, kernels: Kernels, slope: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(kernels, slope)
         self.norm = norm
-        self.kernels = kernels
-        self.slope = slope
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *spatial), changed."""
