@@ -3,7 +3,8 @@
 AttentusError
 ├── BadInput            a file, folder, array or request that cannot be used as it is
 │   ├── BadFile         one file or folder: missing, empty, truncated, of another kind, ...
-│   └── GridMismatch    two volumes that should share a grid do not
+│   ├── GridMismatch    two volumes that should share a grid do not
+│   └── Unusable        a backend that cannot serve here, where others can
 ├── RecipeError         a recipe that cannot be loaded or does not fit the data
 ├── UnknownName         a name that no table knows (also a LookupError)
 ├── MissingExtra        an optional package is not installed (also an ImportError)
@@ -44,6 +45,10 @@ class BadFile(BadInput):
 
 class GridMismatch(BadInput):
     """Two volumes should lie on one grid but differ in shape, spacing, position or direction."""
+
+
+class Unusable(BadInput):
+    """A backend cannot serve this net or machine; the message says why, and another one can be taken instead."""
 
 
 class RecipeError(AttentusError, ValueError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attentus.errors import BadInput
+from attentus.errors import Unusable
 from attentus.infer.backends.intel import load
 from attentus.infer.backends.signal_stack import signal_stack_kept
 
@@ -58,11 +58,11 @@ def quantise(
 
     Raises:
         MissingExtra: NNCF is not installed.
-        BadInput: no windows.
+        Unusable: no windows.
     """
     windows = list(islice(calibration, windows_for(shape)))
     if not windows:
-        raise BadInput(
+        raise Unusable(
             "int8: there are no windows to calibrate with.\n"
             "  Quantise once with training data: attentus export MODEL --to openvino --int8 --data DATA -o OUT."
         )

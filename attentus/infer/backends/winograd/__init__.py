@@ -16,21 +16,21 @@ counting.py  how much of a net's work they take over
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from torch.nn.utils import skip_init
 
-from attentus.errors import BadInput
+from attentus.errors import Unusable
 from attentus.infer.backends.converted import on_processor
 from attentus.infer.backends.torch_runner import TorchRunner
 from attentus.infer.backends.winograd.compiled import kernels, missing
 from attentus.infer.backends.winograd.counting import counted, expected_gain
 from attentus.infer.backends.winograd.exchange import with_kernels
-from attentus.infer.backends.winograd.layers import WinogradConv
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from attentus.infer.backends.winograd.compiled import Kernels
 
@@ -48,7 +48,7 @@ def create(net: nn.Module, *, threads: int | None) -> TorchRunner:
         threads: of the processor; None: as many as torch uses.
 
     Raises:
-        BadInput: the kernels cannot be compiled here.
+        Unusable: the kernels cannot be compiled here, or compute something else than they should.
     """
     made = kernels(threads)
     _check(made)
@@ -63,15 +63,34 @@ def create(net: nn.Module, *, threads: int | None) -> TorchRunner:
 
 @torch.inference_mode()
 def _check(made: Kernels) -> None:
-    """Compare a small convolution with torch's, once: compilers err, too.
+    """Compare what every kernel makes of something small with torch: compilers err, too.
 
     Raises:
-        BadInput: they differ.
+        Unusable: they differ.
     """
     draw = torch.Generator().manual_seed(0)
-    conv: torch.nn.Conv3d = skip_init(torch.nn.Conv3d, 8, 8, 3, padding=1, bias=False)  # type: ignore[no-untyped-call]
-    conv.weight.copy_(torch.randn(conv.weight.shape, generator=draw))
     x = torch.randn(1, 8, 8, 32, 32, generator=draw)
-    expected = conv(x)
-    if float((WinogradConv(conv, made)(x) - expected).abs().max()) > TOLERANCE * float(expected.abs().max()):
-        raise BadInput("Backend winograd: the C compiler made something of its kernels that computes wrong results.")
+    for layer in _one_of_each():
+        for weights in layer.parameters():
+            weights.copy_(torch.randn(weights.shape, generator=draw))
+        expected = layer(x)
+        found = with_kernels(layer, made)(x)
+        if not float((found - expected).abs().max()) <= TOLERANCE * float(expected.abs().max()):  # NaN, too
+            raise Unusable(
+                f"Backend winograd: compiled here, its {layer[0]} computes wrong results.\n"
+                "  Use another backend, and please report this with your processor and the compiler's version."
+            )
+
+
+def _one_of_each() -> list[nn.Sequential]:
+    """Layers for which all kernels are needed, the weights to be filled in."""
+
+    def made(kind: type[nn.Module], *sizes: int, **options: Any) -> nn.Sequential:
+        return nn.Sequential(skip_init(kind, *sizes, **options))  # type: ignore[no-untyped-call]
+
+    return [
+        made(nn.Conv3d, 8, 8, 3, padding=1, bias=False).append(nn.InstanceNorm3d(8)).append(nn.LeakyReLU()),
+        made(nn.Conv3d, 8, 8, 3, padding=1, stride=2),
+        made(nn.Conv3d, 8, 8, 1),
+        made(nn.ConvTranspose3d, 8, 8, 2, stride=2),
+    ]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from attentus.errors import BadInput
+from attentus.errors import Unusable
 from attentus.infer.backends.winograd.features import Features
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ FOR_PROCESSOR = ("-march=native -mprefer-vector-width=512", "-march=native", "-m
 SECONDS = 60
 TENSORS = ("x", "weights", "bias", "y")
 SIZES = ("n", "in", "out", "d", "h", "w", "taps", "step", "rows", "planes", "add", "chunk")
+WITH_SCRATCH = ("convolve", "halve", "pointwise", "transpose")
+FUNCTIONS = (*WITH_SCRATCH, "normalise")
 LINE = 16
 """Floats in a line of the cache, at whose beginning scratches begin."""
 
@@ -89,7 +91,7 @@ class Kernels:
         unit = ctypes.c_long(0)
         places = {key: tensor.data_ptr() for key, tensor in tensors.items() if tensor is not None}
         layer = _Layer(**places, **sizes, slope=slope, eps=eps, next=ctypes.addressof(unit))
-        floats = getattr(self._library, f"{name}_scratch")(ctypes.byref(layer))
+        floats = getattr(self._library, f"{name}_scratch")(ctypes.byref(layer)) if name in WITH_SCRATCH else 0
         function = getattr(self._library, name)
         runs = [self._pool.submit(self._run, function, layer, floats, (unit, tensors)) for _ in range(self.threads)]
         for run in runs:
@@ -106,22 +108,34 @@ class Kernels:
         function(ctypes.byref(layer), ctypes.c_void_p(place))
 
 
-@cache
 def load() -> ctypes.CDLL:
     """Compile the kernels and load them; a second, once per process.
 
-    The library is never kept: a file that somebody else could have put there is not run.
-
     Raises:
-        BadInput: there is no C compiler, or it cannot compile them.
+        Unusable: there is no C compiler, or it cannot compile them.
     """
     if reason := missing():
-        raise BadInput(f"Backend winograd: {reason}")
+        raise Unusable(f"Backend winograd: {reason}")
+    library = compile_with(_compiler())
+    if isinstance(library, str):
+        raise Unusable(
+            f"Backend winograd: {_compiler()} cannot compile its kernels: {library}\n  Use another backend, or install"
+            " another compiler (Debian and Ubuntu: apt install gcc, macOS: xcode-select --install)."
+        )
+    return library
+
+
+@cache
+def compile_with(compiler: str) -> ctypes.CDLL | str:
+    """The library, or why the compiler cannot make it.
+
+    It is kept in memory only: a file that somebody else could have put there is not run.
+    """
     said = ""
     with TemporaryDirectory(prefix="attentus-", ignore_cleanup_errors=True) as folder:
         target = Path(folder) / "kernels.so"
         for processor in FOR_PROCESSOR:
-            command = [_compiler(), *FLAGS.split(), *processor.split(), str(SOURCE), "-o", str(target)]
+            command = [compiler, *FLAGS.split(), *processor.split(), str(SOURCE), "-o", str(target)]
             try:
                 subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS)  # noqa: S603
                 return _declared(ctypes.CDLL(str(target)))
@@ -129,12 +143,13 @@ def load() -> ctypes.CDLL:
                 said = failed.stderr.strip().partition("\n")[0]
             except (OSError, subprocess.TimeoutExpired) as failed:
                 said = str(failed)
-    raise BadInput(f"Backend winograd: {_compiler()} cannot compile its kernels: {said or 'it does not say why'}")
+    return said or "it does not say why"
 
 
 def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
-    for name in ("convolve", "halve", "pointwise", "transpose", "normalise"):
+    for name in FUNCTIONS:
         getattr(library, name).restype = None
+    for name in WITH_SCRATCH:
         getattr(library, f"{name}_scratch").restype = ctypes.c_long
     library.block_size.restype = ctypes.c_long
     return library
@@ -147,7 +162,7 @@ def kernels(threads: int | None = None) -> Kernels:
         threads: None: as many as torch uses.
 
     Raises:
-        BadInput: see `load`.
+        Unusable: see `load`.
     """
     return Kernels(load(), threads or torch.get_num_threads())
 
