@@ -85,10 +85,19 @@ def _cpu_has_bf16() -> bool:
         return False
     asks = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
     answers = [bool(ask()) for ask in asks if ask is not None]
-    if answers:
-        return any(answers)
-    flags = Path("/proc/cpuinfo")  # for a torch that does not tell
-    return flags.is_file() and bool({"avx512_bf16", "amx_bf16"} & set(flags.read_text(encoding="utf-8").split()))
+    return any(answers) if answers else bool({"avx512_bf16", "amx_bf16"} & _cpu_flags())
+
+
+def cpu_has_tiles() -> bool:
+    """Whether an x86 processor has units for products of matrices (AMX)."""
+    ask = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(ask()) if ask is not None else "amx_tile" in _cpu_flags()
+
+
+def _cpu_flags() -> set[str]:
+    """What Linux says the processor can do, for a torch that does not tell; empty elsewhere."""
+    flags = Path("/proc/cpuinfo")
+    return set(flags.read_text(encoding="utf-8").split()) if flags.is_file() else set()
 
 
 def compiler_missing(device: torch.device | str) -> str:

@@ -12,7 +12,7 @@ import torch
 from netting import small
 from torch import nn
 
-from attentus.errors import BadInput, MissingExtra, UnknownName
+from attentus.errors import BadInput, MissingExtra, UnknownName, Unusable
 from attentus.infer import backends
 from attentus.infer.backends import choice, kept, openvino_runner
 
@@ -150,7 +150,7 @@ class Fake:
 def fakes(monkeypatch):
     """What was set up, on a machine where torch takes 1 s and others as told."""
     clock, built = [0.0], []
-    speeds = {"torch": 1.0, "openvino": 0.5, "openvino-bf16": 0.25, "openvino-int8": 2.0}
+    speeds = {"torch": 1.0, "openvino": 0.5, "openvino-bf16": 0.25, "openvino-int8": 2.0, "torch-bf16": 0.6}
 
     def create(name, *_, **__):
         built.append(name)
@@ -188,17 +188,34 @@ def test_kept_nets_serve_short_jobs_too(net, fakes, tmp_path):
     assert "openvino-int8" in fakes
 
 
-def test_a_compiler_that_fails_is_no_reason_to_fail(net, monkeypatch):
+@pytest.mark.parametrize("error", [Unusable, BadInput])
+def test_a_compiler_that_fails_is_no_reason_to_fail_but_a_damaged_net_is(net, monkeypatch, error):
     def create(name, *_, **__):
         if name == "winograd":
-            raise BadInput("it cannot compile")
+            raise error("it cannot compile")
         return Fake(name, [0.0], 1.0)
 
     monkeypatch.setattr(backends, "create", create)
     monkeypatch.setattr(backends, "missing", lambda name: "" if name in {"torch", "winograd"} else "not here")
+    monkeypatch.setattr(choice.winograd, "expected_gain", lambda _: 2.0)
     clock = iter(range(1000))
     monkeypatch.setattr(choice.time, "perf_counter", lambda: float(next(clock)))
-    assert backends.choose(net, SHAPE, 10_000).name == "torch"
+    if error is Unusable:
+        assert backends.choose(net, SHAPE, 10_000).name == "torch"
+    else:
+        with pytest.raises(BadInput, match="cannot compile"):
+            backends.choose(net, SHAPE, 10_000)
+
+
+@pytest.mark.parametrize(("precision", "kept"), [("fp32", 0), ("bf16", 0), ("bf16", 1)])
+def test_memory_is_kept_for_torch_only(net, fakes, monkeypatch, precision, kept):
+    calls = []
+    monkeypatch.setattr(choice, "keep_no_memory", lambda: calls.append("none"))
+    if kept:
+        monkeypatch.setitem(choice.ON_PROCESSOR, precision, ("torch-bf16",))
+    chosen = backends.choose(net, SHAPE, 10_000, precision=precision)
+    assert chosen.name.startswith("torch") == bool(kept)
+    assert calls == ([] if kept else ["none"])
 
 
 def test_without_openvino_the_processor_falls_back_on_torch(net, fakes, monkeypatch):

@@ -7,12 +7,11 @@ import time
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 
-from attentus.errors import BadInput
+from attentus.errors import Unusable
 from attentus.infer import backends
 from attentus.infer.backends import int8, openvino_runner, torch_runner, winograd
-from attentus.infer.processor import keep_no_memory, release_memory
+from attentus.infer.processor import cpu_has_tiles, keep_no_memory, release_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,9 +64,9 @@ def choose(
 ) -> Runner:
     """The backend that finishes a job first, setting it up included.
 
-    torch runs one batch; of the backends that promise to win back their cost on the rest of the job, the one that
-    promises to end first is set up and timed, too, and the faster of both stays. A converted network in the cache costs
-    next to nothing, so that even short jobs use it.
+    torch runs one batch. Of the backends that promise to win back their cost on the rest of the job, the one that
+    promises to end first is set up and timed, then the next, until none promises more than the fastest so far, which
+    stays. A converted network in the cache costs next to nothing, so that even short jobs use it.
 
     Args:
         net: see `create`, as for the others.
@@ -83,11 +82,11 @@ def choose(
     batches = -(-windows // shape[0])
     if not listed or batches < 2:
         return plain
-    multiple = getattr(net, "multiple", 1)
+    part = _part(shape, getattr(net, "multiple", 1))
     with winograd.counted(net) as products:
-        seconds = _clock_part(plain, shape, multiple)
+        seconds = _clock(plain, shape, part)
     gains = GAIN | {"winograd": winograd.expected_gain(products)}
-    if torch.cpu._is_amx_tile_supported():
+    if cpu_has_tiles():
         gains |= dict.fromkeys(("openvino-bf16", "torch-bf16"), WITH_TILES)
     best, fastest = plain, seconds
     while name := _worth(listed, shape, gains, seconds=seconds, fastest=fastest, batches=batches - 1):
@@ -95,14 +94,14 @@ def choose(
         release_memory()
         try:
             other = backends.create(name, net, shape, cache=cache, threads=threads, calibration=calibration)
-        except BadInput:  # a compiler that cannot compile: for that there are others
+        except Unusable:
             continue
         release_memory()  # conversion runs the net in torch, too
-        took = _second_look(other, shape, multiple)
+        took = _look(other, shape, part, fastest)
         if took < fastest:
             best, fastest = other, took
-    if best is not plain:
-        keep_no_memory()  # all but torch have memory of their own
+    if not best.name.startswith("torch"):
+        keep_no_memory()  # they have memory of their own
     return best
 
 
@@ -168,30 +167,40 @@ def _is_ready(name: str, net: nn.Module, shape: tuple[int, ...], cache: Path | N
     return (cache / openvino_runner.cached_name(name, net, shape)).is_file()
 
 
-def _second_look(runner: Runner, shape: tuple[int, ...], multiple: int) -> float:
-    """Seconds of one batch of a runner that has just been made: its first pass, which also fetches memory, is free."""
-    clock = _clock_part if isinstance(runner, torch_runner.TorchRunner) else _clock
-    clock(runner, shape, multiple)
-    return clock(runner, shape, multiple)
+def _look(runner: Runner, shape: tuple[int, ...], part: int, fastest: float) -> float:
+    """Seconds of a batch of a runner that has just been made.
 
-
-def _clock_part(runner: Runner, shape: tuple[int, ...], multiple: int) -> float:
-    """Seconds of one batch of a runner that takes any size: of large windows a part, which costs less time and memory.
+    Its first pass also fetches memory: a second one decides, unless it takes a whole batch and the first is the fastest
+    as it is.
 
     Args:
-        runner: torch.
+        runner: any.
+        shape: of a batch.
+        part: see `_part`; those that take one size only run all of a batch.
+        fastest: that the fastest backend so far takes.
+    """
+    takes_parts = isinstance(runner, torch_runner.TorchRunner)
+    part = part if takes_parts else 1
+    first = _clock(runner, shape, part)
+    return first if first < fastest and not takes_parts else _clock(runner, shape, part)
+
+
+def _part(shape: tuple[int, ...], multiple: int) -> int:
+    """What part of a batch's windows is looked at: of large ones a half, a quarter, ..., for less time and memory.
+
+    Args:
         shape: of a batch.
         multiple: of what the sides of a window have to be.
     """
     parts = 1
     while math.prod(shape[2:]) // parts >= LARGE // 2 and shape[2] % (2 * parts * multiple) == 0:
         parts *= 2
-    return parts * _clock(runner, (*shape[:2], shape[2] // parts, *shape[3:]))
+    return parts
 
 
-def _clock(runner: Runner, shape: tuple[int, ...], multiple: int = 1) -> float:  # noqa: ARG001 - as `_clock_part`
-    """Seconds of one batch."""
-    batch = np.zeros(shape, np.float32)
+def _clock(runner: Runner, shape: tuple[int, ...], part: int) -> float:
+    """Seconds of a batch, reckoned from a part of it."""
+    batch = np.zeros((*shape[:2], shape[2] // part, *shape[3:]), np.float32)
     started = time.perf_counter()
     runner(batch)
-    return time.perf_counter() - started
+    return part * (time.perf_counter() - started)
