@@ -9,7 +9,7 @@ import numpy as np
 
 from attentus.errors import BadInput
 from attentus.export.bundle import to_bundle, write_folder
-from attentus.infer.backends import create, int8, onnx_runner, openvino_runner
+from attentus.infer.backends import create, int8, onnx_runner, openvino_net, openvino_runner
 from attentus.io.atomic import replacing
 from attentus.transforms.prepare import activate
 
@@ -84,10 +84,11 @@ def convert(model: Model, to: To, calibration: Iterable[NDArray[np.float32]] | N
     cache = model.folder / "compiled" if model.folder else None
     if to == "openvino":
         if calibration is None:
-            parts = openvino_runner.fetch(model.net, shape, cache, exact=True)
+            parts = openvino_net.fetch(model.net, shape, cache, exact=True)
         else:
-            parts = openvino_runner.fetch_int8(model.net, shape, cache, calibration, fresh=True)
-        runner: Runner = openvino_runner.from_parts("openvino", parts, shape[0])
+            parts = openvino_net.fetch_int8(model.net, shape, cache, calibration, fresh=True)
+        parts = openvino_net.for_size(parts, shape)
+        runner: Runner = openvino_runner.from_parts("openvino", parts, shape)
         return Form(to, parts, runner, calibration is not None, model.recipe.net.dims)
     content = onnx_runner.fetch(model.net, shape, cache)
     if calibration is not None:

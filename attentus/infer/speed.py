@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from attentus.data.patches import window as cut
 from attentus.errors import UnknownName
 from attentus.infer import backends
-from attentus.infer.backends.int8 import windows_for
+from attentus.infer.backends.int8 import sample_shape, windows_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from attentus.transforms.prepare import Preparation
 
 Speed = Literal["best", "balanced", "fast"]
+
+GOLDEN = (5**0.5 - 1) / 2
+"""Multiples of it modulo 1 fall evenly."""
 
 
 @dataclass(frozen=True)
@@ -108,16 +111,17 @@ class Engine:
 
     def _samples(self, scan: Preparation, how: Window) -> Iterator[NDArray[np.float32]]:
         """Windows of the scan at hand, evenly spread, that hold more than what lies outside."""
-        starts = how.starts(scan.grid.shape)
-        count = windows_for((how.batch, 1, *how.size[-self.dims :]))
-        step = max(1, len(starts) // (2 * count))
-        depth = scan.grid.shape[0]
+        starts, depth = how.starts(scan.grid.shape), scan.grid.shape[0]
+        shape = (how.batch, scan.image.channels, *how.size[-self.dims :])
+        count = windows_for(sample_shape(shape, int(getattr(self.net, "multiple", 1))))
+        spread = sorted(range(len(starts)), key=lambda k: k * GOLDEN % 1)  # so are its first ones, however many
 
         def windows() -> Iterator[NDArray[np.float32]]:
-            for z, y, x in starts[step // 2 :: step]:
-                rows = scan.rows(max(z, 0), min(z + how.size[0], depth))
-                one = cut(rows, (min(z, 0), y, x), how.size, scan.outside)
-                if any(float(channel.max()) > low for channel, low in zip(one, scan.outside, strict=True)):
-                    yield one[:, 0] if self.dims == 2 else one
+            for first in range(0, len(starts), count):
+                for z, y, x in sorted(starts[k] for k in spread[first : first + count]):
+                    rows = scan.rows(max(z, 0), min(z + how.size[0], depth))
+                    one = cut(rows, (min(z, 0), y, x), how.size, scan.outside)
+                    if any(float(channel.max()) > low for channel, low in zip(one, scan.outside, strict=True)):
+                        yield one[:, 0] if self.dims == 2 else one
 
         return islice(windows(), count)

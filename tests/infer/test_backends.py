@@ -14,7 +14,7 @@ from torch import nn
 
 from attentus.errors import BadInput, MissingExtra, UnknownName, Unusable
 from attentus.infer import backends
-from attentus.infer.backends import choice, kept, openvino_runner
+from attentus.infer.backends import choice, int8, kept, openvino_net
 
 SHAPE = (2, 1, 16, 32, 32)
 ALL = [name for name in backends.NAMES if name not in {"torch", "torch-compile", "torch-cuda-graph"}]
@@ -69,7 +69,7 @@ def test_wrong_names_and_missing_packages_are_answered(net, monkeypatch):
 def test_converted_nets_are_kept_and_found_again(net, windows, tmp_path, monkeypatch):
     first = made("openvino", net, windows, tmp_path)
     [file] = tmp_path.iterdir()
-    monkeypatch.setattr(openvino_runner, "_convert", None)  # converting again would fail
+    monkeypatch.setattr(openvino_net, "_convert", None)  # converting again would fail
     again = made("openvino", net, windows, tmp_path)
     np.testing.assert_array_equal(first(windows), again(windows))
     made("openvino-bf16", net, windows, tmp_path)
@@ -110,7 +110,7 @@ def test_damaged_files_are_made_again(net, windows, exact, tmp_path, damage):
     whole = file.read_bytes()
     file.write_bytes(damage(whole))
     assert np.abs(made("openvino", net, windows, tmp_path)(windows) - exact).max() < 1e-3
-    assert kept._read(file) is not None, "made again, whole"
+    assert kept.read(file) is not None, "made again, whole"
 
 
 def test_a_folder_that_cannot_be_written_to_is_no_reason_to_fail(net, windows, tmp_path):
@@ -182,7 +182,7 @@ def test_a_backend_is_chosen_by_what_the_job_is_worth(net, fakes):
 
 def test_kept_nets_serve_short_jobs_too(net, fakes, tmp_path):
     for name in ("openvino", "openvino-int8"):
-        (tmp_path / openvino_runner.cached_name(name, net, SHAPE)).touch()
+        (tmp_path / openvino_net._names(name, net, SHAPE)[0]).touch()
     assert backends.choose(net, SHAPE, 60, cache=tmp_path).name == "openvino"
     assert backends.choose(net, SHAPE, 60, precision="int8", cache=tmp_path).name == "openvino-bf16", "int8 was slower"
     assert "openvino-int8" in fakes
@@ -286,3 +286,64 @@ def test_a_signal_after_openvino_does_not_end_the_process(net, windows):
     finally:
         signal.signal(signal.SIGINT, before)
     assert heard == ["yes"]
+
+
+@pytest.mark.parametrize("name", ["openvino-bf16", "openvino-int8"])
+def test_one_conversion_serves_windows_of_all_sizes(name, net, windows, tmp_path, monkeypatch):
+    if reason := backends.missing(name):
+        pytest.skip(reason)
+    wide = np.random.default_rng(1).normal(size=(2, 1, 32, 48, 64)).astype(np.float32)
+    backends.create(name, net, wide.shape, cache=tmp_path, calibration=list(wide))
+    monkeypatch.setattr(openvino_net, "_convert", None)  # converting again would fail
+    monkeypatch.setattr(openvino_net, "quantise", None)
+    assert openvino_net.is_kept(name, net, SHAPE, tmp_path)
+    for some in (wide, windows):
+        expected = backends.create("torch", net, some.shape)(some)
+        found = backends.create(name, net, some.shape, cache=tmp_path)(some)
+        assert np.abs(found - expected).max() <= ROUGH[name] * np.abs(expected).max()
+
+
+class OfOneSize(nn.Module):
+    """A net that cannot be told another size once it is traced."""
+
+    multiple = 16
+
+    def __init__(self, how):
+        super().__init__()
+        self.conv = nn.Conv3d(1, 2, 3, padding=1)
+        self.how = how
+
+    def forward(self, x):
+        if self.how == "a constant":
+            return (self.conv(x) * float(x.shape[-1]),)
+        return (self.conv(x) + torch.arange(len(x[0, 0, 0, 0]), dtype=torch.float32),)
+
+
+@pytest.mark.parametrize("how", ["a constant", "a map"])
+@pytest.mark.parametrize("name", ["openvino-bf16", "openvino-int8"])
+def test_nets_whose_sizes_become_constants_are_converted_for_each(how, name, tmp_path):
+    if reason := backends.missing(name):
+        pytest.skip(reason)
+    torch.manual_seed(0)
+    net = OfOneSize(how).eval()
+    for shape in ((1, 1, 16, 32, 32), (1, 1, 16, 16, 64)):
+        windows = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        expected = backends.create("torch", net, shape)(windows)
+        found = backends.create(name, net, shape, cache=tmp_path, calibration=list(windows) * 8)(windows)
+        assert np.abs(found - expected).max() <= 0.05 * np.abs(expected).max()
+        assert openvino_net.is_kept(name, net, shape, tmp_path)
+    assert not openvino_net.is_kept(name, net, (1, 1, 32, 32, 32), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "multiple", "expected"),
+    [
+        ((2, 1, 128, 128, 128), 32, (2, 1, 64, 64, 64)),
+        ((1, 4, 16, 320, 320), 16, (1, 4, 16, 80, 160)),
+        ((1, 1, 96, 96, 96), 32, (1, 1, 96, 96, 96)),
+        ((1, 1, 512, 512), 32, (1, 1, 512, 512)),
+        ((1, 1, 200, 120, 120), 1, (1, 1, 50, 60, 60)),
+    ],
+)
+def test_nets_are_converted_with_small_windows(shape, multiple, expected):
+    assert int8.sample_shape(shape, multiple) == expected

@@ -10,7 +10,7 @@ import numpy as np
 
 from attentus.errors import Unusable
 from attentus.infer import backends
-from attentus.infer.backends import int8, openvino_runner, torch_runner, winograd
+from attentus.infer.backends import int8, openvino_net, torch_runner, winograd
 from attentus.infer.processor import cpu_has_tiles, keep_no_memory, release_memory
 
 if TYPE_CHECKING:
@@ -43,9 +43,12 @@ WITH_TILES = 5.0
 SET_UP_S = 5.0
 """Seconds that converting and compiling take besides passes over windows."""
 COMPILE_S = 2.0
-"""Seconds that winograd takes, which converts nothing."""
-PASSES = 2.0
-"""Passes in torch that converting costs as much as; quantising as many as three times its windows on top."""
+"""Seconds that those take which convert nothing."""
+READY_S = 1.0
+"""Seconds that a converted network in the cache takes."""
+PASSES = 5.0
+"""Passes in torch over a small window (`int8.sample_shape`) that converting costs as much as; quantising costs as many
+as three times its windows on top."""
 LARGE = 96**3
 """Voxels of a window that is not looked at as a whole."""
 MARGIN = 2.0
@@ -78,19 +81,22 @@ def choose(
         calibration: as for `create`; without any, int8 is taken from the cache or not at all.
     """
     plain = backends.create("torch", net, shape, threads=threads)
-    listed = _candidates(net, shape, precision, cache, calibration)
+    ready = _candidates(net, shape, precision, cache, calibration)
     batches = -(-windows // shape[0])
-    if not listed or batches < 2:
+    if not ready or batches < 2:
         return plain
-    part = _part(shape, getattr(net, "multiple", 1))
+    multiple = int(getattr(net, "multiple", 1))
+    part, sample = _part(shape, multiple), int8.sample_shape(shape, multiple)
     with winograd.counted(net) as products:
         seconds = _clock(plain, shape, part)
+    small = seconds * math.prod(sample) / math.prod(shape)
+    costs = {name: READY_S if ready[name] else _cost(name, sample, small) for name in ready}
     gains = GAIN | {"winograd": winograd.expected_gain(products)}
     if cpu_has_tiles():
         gains |= dict.fromkeys(("openvino-bf16", "torch-bf16"), WITH_TILES)
     best, fastest = plain, seconds
-    while name := _worth(listed, shape, gains, seconds=seconds, fastest=fastest, batches=batches - 1):
-        del listed[name]
+    while name := _worth(costs, gains, seconds=seconds, fastest=fastest, batches=batches - 1):
+        del costs[name]
         release_memory()
         try:
             other = backends.create(name, net, shape, cache=cache, threads=threads, calibration=calibration)
@@ -115,7 +121,7 @@ def _candidates(
     """The backends that can be had here, and whether each is converted already."""
     on_gpu = next(net.parameters()).device.type == "cuda"
     names = [name for name in (ON_GPU if on_gpu else ON_PROCESSOR)[precision] if not backends.missing(name)]
-    listed = {name: _is_ready(name, net, shape, cache) for name in names}
+    listed = {n: n.startswith("openvino") and openvino_net.is_kept(n, net, shape, cache) for n in names}
     flat = len(shape) == 4 and "openvino-bf16" in listed  # on slices, bf16 is as fast as int8, and closer
     if "openvino-int8" in listed and (flat or (calibration == () and not listed["openvino-int8"])):
         del listed["openvino-int8"]
@@ -123,8 +129,7 @@ def _candidates(
 
 
 def _worth(
-    listed: dict[str, bool],
-    shape: tuple[int, ...],
+    costs: dict[str, float],
     gains: dict[str, float],
     *,
     seconds: float,
@@ -134,37 +139,32 @@ def _worth(
     """The backend that promises to end first; None if none wins back its cost, with a margin.
 
     Args:
-        listed: see `_candidates`.
-        shape: of a batch.
+        costs: seconds until each is set up.
         gains: see `GAIN`.
         seconds: that torch takes for a batch.
         fastest: that the fastest backend so far takes.
         batches: still to do.
     """
     ends: dict[str, float] = {}
-    for name, ready in listed.items():
-        cost = _cost(name, shape, seconds, ready=ready)
+    for name, cost in costs.items():
         rest = batches * seconds / gains[name]
         if batches * fastest - rest >= MARGIN * cost:
             ends[name] = cost + rest
     return min(ends, key=lambda name: ends[name], default=None)
 
 
-def _cost(name: str, shape: tuple[int, ...], seconds: float, *, ready: bool) -> float:
-    """Seconds until a backend is set up; `seconds` is what torch takes for a batch."""
-    if ready:
-        return 1.0
-    if name == "winograd":
+def _cost(name: str, sample: tuple[int, ...], seconds: float) -> float:
+    """Seconds until a backend is set up that is not converted yet.
+
+    Args:
+        name: of it.
+        sample: shape of the windows that it is converted with.
+        seconds: that torch takes for a batch of them.
+    """
+    if not name.startswith("openvino"):
         return COMPILE_S
-    passes = PASSES + (3 * int8.windows_for(shape) / shape[0] if name == "openvino-int8" else 0)
+    passes = PASSES + (3 * int8.windows_for(sample) / sample[0] if name == "openvino-int8" else 0)
     return SET_UP_S + passes * seconds
-
-
-def _is_ready(name: str, net: nn.Module, shape: tuple[int, ...], cache: Path | None) -> bool:
-    """Whether a converted network lies in the cache."""
-    if not cache or not name.startswith("openvino"):
-        return False
-    return (cache / openvino_runner.cached_name(name, net, shape)).is_file()
 
 
 def _look(runner: Runner, shape: tuple[int, ...], part: int, fastest: float) -> float:

@@ -14,7 +14,7 @@ from attentus.errors import BadFile
 from attentus.io.atomic import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from torch import nn
@@ -33,7 +33,7 @@ def fetch(cache: Path | None, name: str, make: Callable[[], Parts], *, fresh: bo
         fresh: convert in any case.
     """
     file = cache / name if cache else None
-    parts = _read(file) if file and not fresh else None
+    parts = read(file) if file and not fresh else None
     if parts is None:
         parts = make()
         if file:
@@ -44,15 +44,26 @@ def fetch(cache: Path | None, name: str, make: Callable[[], Parts], *, fresh: bo
 
 def file_name(kind: str, net: nn.Module, shape: tuple[int, ...], *versions: str) -> str:
     """A name that changes with layers, options, weights and shape, and with the versions of what converts."""
-    digest = hashlib.sha256("\n".join(_facts(net, shape, versions)).encode())
+    [name] = file_names(kind, net, [shape], *versions)
+    return name
+
+
+def file_names(kind: str, net: nn.Module, shapes: Iterable[tuple[int, ...]], *versions: str) -> list[str]:
+    """`file_name` for several shapes; weights are read once."""
+    whole = hashlib.sha256("\n".join(_facts(net, versions)).encode())
     for tensor in net.state_dict().values():
         flat = tensor.detach().cpu().contiguous().view(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return f"{kind}-{digest.hexdigest()[:24]}.zip"
+        whole.update(flat.view(torch.uint8).numpy().data)
+    names = []
+    for shape in shapes:
+        digest = whole.copy()
+        digest.update(f"windows {shape}".encode())
+        names.append(f"{kind}-{digest.hexdigest()[:24]}.zip")
+    return names
 
 
-def _facts(net: nn.Module, shape: tuple[int, ...], versions: tuple[str, ...]) -> Iterator[str]:
-    yield f"attentus {version('attentus')}, torch {torch.__version__}, {versions}, windows {shape}"
+def _facts(net: nn.Module, versions: tuple[str, ...]) -> Iterator[str]:
+    yield f"attentus {version('attentus')}, torch {torch.__version__}, {versions}"
     for name, tensor in net.state_dict().items():
         yield f"{name} {tensor.dtype} {tuple(tensor.shape)}"
     for name, module in net.named_modules():
@@ -60,8 +71,8 @@ def _facts(net: nn.Module, shape: tuple[int, ...], versions: tuple[str, ...]) ->
         yield f"{name} {type(module).__qualname__} {sorted(plain.items(), key=str)}"
 
 
-def _read(file: Path) -> Parts | None:
-    """Every part, its checksum verified; None if the file is missing or damaged."""
+def read(file: Path) -> Parts | None:
+    """Every part of a kept network, its checksum verified; None if the file is missing or damaged."""
     try:
         with zipfile.ZipFile(file) as whole:
             return {part: whole.read(part) for part in whole.namelist()}
