@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +10,8 @@ from attentus.data.patches import window as cut
 from attentus.errors import UnknownName
 from attentus.infer import backends
 from attentus.infer.backends.int8 import sample_shape, windows_for
+from attentus.infer.backends.openvino_net import is_kept
+from attentus.infer.backends.torch_runner import TorchRunner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +43,8 @@ class Level:
     """Whether flips that the recipe asks for are done."""
     overlap: float = 1.0
     """The largest overlap of windows."""
+    growth: float = 1.0
+    """How much larger than in training windows may be where fewer voxels have to be computed then."""
 
     def of(self, recipe: Recipe) -> Recipe:
         """A recipe that predicts at this level."""
@@ -52,10 +56,10 @@ class Level:
 LEVELS: dict[str, Level] = {
     "best": Level("fp32", mirror=True),
     "balanced": Level("bf16", mirror=False),
-    "fast": Level("int8", mirror=False, overlap=0.25),
+    "fast": Level("int8", mirror=False, overlap=0.25, growth=1.25),
 }
 """best: what the recipe says, in fp32. balanced: bf16 where the processor has it, no flips. fast: 8-bit integers, no
-flips, windows that overlap by a quarter at most."""
+flips, windows that overlap by a quarter at most and whose sides suit the scan."""
 
 
 def level_named(speed: str) -> Level:
@@ -87,20 +91,34 @@ class Engine:
     cache: Path | None = None
     scans: int = 1
     runner: Runner | None = None
+    shape: tuple[int, ...] = ()
+    """(N, C, *spatial) that the runner was last used for."""
+    size: tuple[int, int, int] = (0, 0, 0)
+    """Of the windows, (z, y, x)."""
+
+    def fit(self, how: Window, shape: tuple[int, int, int]) -> Window:
+        """The window for a scan of a shape; that of the scan before where another would be a conversion of its own."""
+        fitted = how.fitted(shape, self.level.growth, self._multiple)
+        if self.runner is None or isinstance(self.runner, TorchRunner) or fitted.size == self.size:
+            return fitted
+        wanted = (*self.shape[:2], *fitted.size[-self.dims :])
+        ready = self.runner.name.startswith("openvino") and is_kept(self.runner.name, self.net, wanted, self.cache)
+        return fitted if ready else replace(how, size=self.size)
 
     def run(self, scan: Preparation, how: Window) -> Run:
         """The net as a function of windows (N, C, z, y, x)."""
+        shape = (how.batch, scan.image.channels, *how.size[-self.dims :])
+        calibration = self._samples(scan, how, shape) if self.level.precision == "int8" else ()
         if self.runner is None:
-            starts = how.starts(scan.grid.shape)
-            size = how.size[1:] if self.dims == 2 else how.size
+            windows = len(how.starts(scan.grid.shape)) * self.scans
+            precision = self.level.precision
             self.runner = backends.choose(
-                self.net,
-                (min(how.batch, len(starts)), scan.image.channels, *size),
-                len(starts) * self.scans,
-                precision=self.level.precision,
-                cache=self.cache,
-                calibration=self._samples(scan, how) if self.level.precision == "int8" else (),
+                self.net, shape, windows, precision=precision, cache=self.cache, calibration=calibration
             )
+        elif shape != self.shape and not (isinstance(self.runner, TorchRunner) and self.runner.any_size):
+            name, self.runner = self.runner.name, None  # one at a time
+            self.runner = backends.create(name, self.net, shape, cache=self.cache, calibration=calibration)
+        self.shape, self.size = shape, how.size
         chosen = self.runner
 
         def run(windows: NDArray[np.float32]) -> Maps:
@@ -109,11 +127,14 @@ class Engine:
 
         return run
 
-    def _samples(self, scan: Preparation, how: Window) -> Iterator[NDArray[np.float32]]:
+    @property
+    def _multiple(self) -> int:
+        return int(getattr(self.net, "multiple", 1))
+
+    def _samples(self, scan: Preparation, how: Window, shape: tuple[int, ...]) -> Iterator[NDArray[np.float32]]:
         """Windows of the scan at hand, evenly spread, that hold more than what lies outside."""
         starts, depth = how.starts(scan.grid.shape), scan.grid.shape[0]
-        shape = (how.batch, scan.image.channels, *how.size[-self.dims :])
-        count = windows_for(sample_shape(shape, int(getattr(self.net, "multiple", 1))))
+        count = windows_for(sample_shape(shape, self._multiple))
         spread = sorted(range(len(starts)), key=lambda k: k * GOLDEN % 1)  # so are its first ones, however many
 
         def windows() -> Iterator[NDArray[np.float32]]:

@@ -41,6 +41,11 @@ class TorchRunner:
         self.bf16 = bf16
         self.threads = threads
 
+    @property
+    def any_size(self) -> bool:
+        """Whether it takes windows of other sizes, too, at no cost."""
+        return self.name not in {"torch-cuda-graph", "torch-compile"}
+
     @torch.inference_mode()
     def __call__(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Windows (n, C, *spatial) to final logits (n, K, *spatial)."""
