@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, combinations, islice
 from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from attentus.data.patches import window as cut
 from attentus.errors import UnknownName
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
@@ -132,17 +133,23 @@ class Engine:
         return int(getattr(self.net, "multiple", 1))
 
     def _samples(self, scan: Preparation, how: Window, shape: tuple[int, ...]) -> Iterator[NDArray[np.float32]]:
-        """Windows of the scan at hand, evenly spread, that hold more than what lies outside."""
+        """Windows of the scan at hand, evenly spread, that hold more than what lies outside.
+
+        Of a small scan flipped ones follow: ranges that were measured on few windows are too narrow for other scans.
+        """
         starts, depth = how.starts(scan.grid.shape), scan.grid.shape[0]
         count = windows_for(sample_shape(shape, self._multiple))
         spread = sorted(range(len(starts)), key=lambda k: k * GOLDEN % 1)  # so are its first ones, however many
 
-        def windows() -> Iterator[NDArray[np.float32]]:
+        def windows(flipped: tuple[int, ...]) -> Iterator[NDArray[np.float32]]:
             for first in range(0, len(starts), count):
                 for z, y, x in sorted(starts[k] for k in spread[first : first + count]):
                     rows = scan.rows(max(z, 0), min(z + how.size[0], depth))
                     one = cut(rows, (min(z, 0), y, x), how.size, scan.outside)
                     if any(float(channel.max()) > low for channel, low in zip(one, scan.outside, strict=True)):
-                        yield one[:, 0] if self.dims == 2 else one
+                        turned = np.flip(one, flipped)
+                        yield turned[:, 0] if self.dims == 2 else turned
 
-        return islice(windows(), count)
+        axes = range(-self.dims, 0)
+        flips = chain.from_iterable(combinations(axes, n) for n in range(self.dims + 1))
+        return islice(chain.from_iterable(map(windows, flips)), count)

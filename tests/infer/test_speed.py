@@ -125,3 +125,19 @@ def test_windows_to_quantise_with_are_spread_over_the_scan(model, monkeypatch):
     assert len(seen) == 9
     assert all(np.ptp(window) > 0 for window in seen)
     assert len({window.tobytes() for window in seen}) == 9
+
+
+def test_small_scans_are_quantised_with_flipped_windows_too(model, monkeypatch):
+    seen = []
+
+    def choose(_net, _shape, _windows, *, calibration, **_):
+        seen.extend(calibration)
+        return backends.create("torch", model.net, (1, 1, *PATCH))
+
+    monkeypatch.setattr(backends, "choose", choose)
+    monkeypatch.setattr(speed, "windows_for", lambda _: 5)
+    model.at_speed("fast").predict(scan(PATCH))
+    assert len(seen) == 5
+    assert all(
+        np.array_equal(np.flip(seen[k], flipped), seen[0]) for k, flipped in enumerate([(), -3, -2, -1, (-3, -2)])
+    )
