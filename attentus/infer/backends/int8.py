@@ -41,11 +41,11 @@ def sample_shape(shape: tuple[int, ...], multiple: int) -> tuple[int, ...]:
     """
     sides = list(shape[2:])
     while math.prod(sides) > ENOUGH_VOXELS // CALIBRATION_WINDOWS:
-        halves = [n // 2 if n % (2 * multiple) == 0 else 0 for n in sides]
-        longest = halves.index(max(halves))
-        if not halves[longest]:
+        longest = sides.index(max(sides))
+        half = -(-sides[longest] // (2 * multiple)) * multiple
+        if half >= sides[longest]:
             break
-        sides[longest] = halves[longest]
+        sides[longest] = half
     return (*shape[:2], *sides)
 
 
