@@ -194,6 +194,19 @@ def test_memory_is_used_again_when_nobody_reads_it():
     assert features.empty((10,)).data_ptr() not in (place, other.data_ptr()), "far too large for it"
 
 
+def test_memory_for_windows_of_another_size_is_given_back():
+    runner = backends.create("winograd", small("plain-unet", 3, 1, 2), (1, 1, 32, 32, 32), threads=1)
+    held = [cell.cell_contents for cell in runner.forward.__closure__]
+    [features] = [one.features for one in held if isinstance(one, compiled.Kernels)]
+    sizes = []
+    for side in (64, 32, 32, 64):
+        runner(np.zeros((1, 1, 32, side, side), np.float32))
+        gc.collect()
+        sizes.append(sum(piece.nbytes for piece in features.free))
+    assert sizes[0] == sizes[3] > 3 * sizes[1] > 0
+    assert sizes[1] == sizes[2]
+
+
 def test_after_the_first_window_no_memory_is_fetched(kernels):
     net = winograd.with_kernels(small("plain-unet", 3, 1, 2), kernels)
     x, sizes = torch.randn(1, 1, 32, 64, 64), []

@@ -49,8 +49,6 @@ READY_S = 1.0
 PASSES = 5.0
 """Passes in torch over a small window (`int8.sample_shape`) that converting costs as much as; quantising costs as many
 as three times its windows on top."""
-LARGE = 96**3
-"""Voxels of a window that is not looked at as a whole."""
 MARGIN = 2.0
 """How many times the expected cost must be won back, because both are guesses."""
 
@@ -67,9 +65,9 @@ def choose(
 ) -> Runner:
     """The backend that finishes a job first, setting it up included.
 
-    torch runs one batch. Of the backends that promise to win back their cost on the rest of the job, the one that
-    promises to end first is set up and timed, then the next, until none promises more than the fastest so far, which
-    stays. A converted network in the cache costs next to nothing, so that even short jobs use it.
+    torch runs a batch of small windows. Of the backends that promise to win back their cost on the rest of the job, the
+    one that promises to end first is set up and timed, then the next, until none promises more than the fastest so far,
+    which stays. A converted network in the cache costs next to nothing, so that even short jobs use it.
 
     Args:
         net: see `create`, as for the others.
@@ -85,11 +83,10 @@ def choose(
     batches = -(-windows // shape[0])
     if not ready or batches < 2:
         return plain
-    multiple = int(getattr(net, "multiple", 1))
-    part, sample = _part(shape, multiple), int8.sample_shape(shape, multiple)
+    sample = int8.sample_shape(shape, int(getattr(net, "multiple", 1)))
     with winograd.counted(net) as products:
-        seconds = _clock(plain, shape, part)
-    small = seconds * math.prod(sample) / math.prod(shape)
+        small = _clock(plain, sample)
+    seconds = small * math.prod(shape) / math.prod(sample)
     costs = {name: READY_S if ready[name] else _cost(name, sample, small) for name in ready}
     gains = GAIN | {"winograd": winograd.expected_gain(products)}
     if cpu_has_tiles():
@@ -103,7 +100,7 @@ def choose(
         except Unusable:
             continue
         release_memory()  # conversion runs the net in torch, too
-        took = _look(other, shape, part, fastest)
+        took = _look(other, shape, sample, fastest)
         if took < fastest:
             best, fastest = other, took
     if not best.name.startswith("torch"):
@@ -167,7 +164,7 @@ def _cost(name: str, sample: tuple[int, ...], seconds: float) -> float:
     return SET_UP_S + passes * seconds
 
 
-def _look(runner: Runner, shape: tuple[int, ...], part: int, fastest: float) -> float:
+def _look(runner: Runner, shape: tuple[int, ...], sample: tuple[int, ...], fastest: float) -> float:
     """Seconds of a batch of a runner that has just been made.
 
     Its first pass also fetches memory: a second one decides, unless it takes a whole batch and the first is the fastest
@@ -176,31 +173,19 @@ def _look(runner: Runner, shape: tuple[int, ...], part: int, fastest: float) -> 
     Args:
         runner: any.
         shape: of a batch.
-        part: see `_part`; those that take one size only run all of a batch.
+        sample: of one with smaller windows, for those that take any size.
         fastest: that the fastest backend so far takes.
     """
-    takes_parts = isinstance(runner, torch_runner.TorchRunner)
-    part = part if takes_parts else 1
-    first = _clock(runner, shape, part)
-    return first if first < fastest and not takes_parts else _clock(runner, shape, part)
+    if isinstance(runner, torch_runner.TorchRunner) and runner.any_size:
+        _clock(runner, sample)
+        return _clock(runner, sample) * math.prod(shape) / math.prod(sample)
+    first = _clock(runner, shape)
+    return first if first < fastest else _clock(runner, shape)
 
 
-def _part(shape: tuple[int, ...], multiple: int) -> int:
-    """What part of a batch's windows is looked at: of large ones a half, a quarter, ..., for less time and memory.
-
-    Args:
-        shape: of a batch.
-        multiple: of what the sides of a window have to be.
-    """
-    parts = 1
-    while math.prod(shape[2:]) // parts >= LARGE // 2 and shape[2] % (2 * parts * multiple) == 0:
-        parts *= 2
-    return parts
-
-
-def _clock(runner: Runner, shape: tuple[int, ...], part: int) -> float:
-    """Seconds of a batch, reckoned from a part of it."""
-    batch = np.zeros((*shape[:2], shape[2] // part, *shape[3:]), np.float32)
+def _clock(runner: Runner, shape: tuple[int, ...]) -> float:
+    """Seconds of a batch."""
+    batch = np.zeros(shape, np.float32)
     started = time.perf_counter()
     runner(batch)
-    return part * (time.perf_counter() - started)
+    return time.perf_counter() - started

@@ -55,6 +55,7 @@ def create(net: nn.Module, *, threads: int | None) -> TorchRunner:
     changed = with_kernels(on_processor(net), made)
 
     def final(x: Tensor) -> Tensor:
+        made.features.serve(x.shape[2:])
         logits: tuple[Tensor, ...] = changed(x)
         return logits[0]
 

@@ -28,6 +28,13 @@ class Features:
 
     def __init__(self) -> None:
         self.free: list[NDArray[np.float32]] = []
+        self.size: tuple[int, ...] = ()
+
+    def serve(self, size: Sequence[int]) -> None:
+        """Tell the sides of the windows that come next: pieces for others are of no use any more."""
+        if tuple(size) != self.size:
+            self.size = tuple(size)
+            self.free.clear()
 
     def empty(self, shape: Sequence[int]) -> Tensor:
         """A tensor of fp32 with anything in it."""
