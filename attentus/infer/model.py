@@ -166,7 +166,7 @@ class Model:
     def member(self, net: nn.Module | None = None, *, attention: bool = False) -> Member:
         """The model as one of those that segment a scan; attention and early exit are always computed by torch."""
         if self.engine and net in (None, self.net) and not attention:
-            return Member(self.recipe, self.window, self.engine.run, fit=self.engine.fit)
+            return Member(self.recipe, self.window, self.engine.run)
         run = runner(net or self.net, self.recipe.net.dims, next(self.net.parameters()).device, attention=attention)
         return Member(self.recipe, self.window, lambda _scan, _window: run)
 

@@ -61,8 +61,6 @@ class Member:
     """Maps that it returns besides the logits."""
     beside: Callable[[Preparation], tuple[Source, Sequence[float]]] | None = None
     """Rows of something else on the prepared grid, which windows carry as further channels, and what lies outside."""
-    fit: Callable[[Window, tuple[int, int, int]], Window] | None = None
-    """The window that suits a scan of some shape; None takes the same for all."""
 
 
 @dataclass(frozen=True)
@@ -260,8 +258,7 @@ def _walk(member: Member, scan: Preparation, plan: list[Step]) -> Walk:
     if member.beside is not None:
         more, theirs = member.beside(scan)
         source, outside = _joined(scan.rows, more), (*outside, *theirs)
-    window = member.fit(member.window, scan.grid.shape) if member.fit else member.window
-    walk = Walk(member.run(scan, window), source, scan.grid.shape, outside, window, options, ahead)
+    walk = Walk(member.run(scan, member.window), source, scan.grid.shape, outside, member.window, options, ahead)
     plane = 4 * scan.grid.shape[1] * scan.grid.shape[2]
     walk.on_disk = member.layers * walk.capacity * plane > LAYERS_IN_MEMORY
     return walk

@@ -7,9 +7,8 @@ taken at a time: every voxel is summed over the same windows in the same order.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain, combinations, product
-from math import prod
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 
 SIGMA = 1 / 8
 """Standard deviation of the Gaussian blending weight, as a share of the window (nnU-Net's choice)."""
-WORTH_FITTING = 0.9
-"""Share of the voxels that a window of other sides may compute at most."""
 SURE = 10.0
 """Logit of background in a window that is skipped because there is nothing in it."""
 
@@ -60,28 +57,6 @@ class Window:
         """First voxels of all windows over a scan; evenly spread, at least as dense as the overlap asks."""
         axes = [_starts(full, size, self.overlap) for full, size in zip(shape, self.size, strict=True)]
         return [(z, y, x) for z, y, x in product(*axes)]
-
-    def fitted(self, shape: Sequence[int], growth: float, multiple: int) -> Window:
-        """The window whose sides suit a scan: of those with the same overlap the one that computes the fewest voxels.
-
-        A window of 128 needs three places on an axis of 256, one of 160 two. It sees no less than before, and without
-        much to win it stays as it is.
-
-        Args:
-            shape: of the scan.
-            growth: largest volume, as a multiple of this window's.
-            multiple: of what sides may be.
-        """
-        if growth <= 1:
-            return self
-        z, y, x = (_sides(n, multiple) for n in self.size)
-        sizes = [size for size in product(z, y, x) if 1 <= prod(size) / prod(self.size) <= growth]
-        best = min((replace(self, size=size) for size in sizes), key=lambda window: window._computed(shape))
-        return best if best._computed(shape) <= WORTH_FITTING * self._computed(shape) else self
-
-    def _computed(self, shape: Sequence[int]) -> int:
-        """Voxels of all windows over a scan."""
-        return prod(n * len(_starts(full, n, self.overlap)) for full, n in zip(shape, self.size, strict=True))
 
     def weights(self) -> tuple[NDArray[np.float32], ...]:
         """Blending weight along each axis, largest 1; that of a voxel is the product of three."""
@@ -382,15 +357,6 @@ def _flipped(run: Run, windows: NDArray[np.float32], axes: Sequence[int]) -> Map
             turned = np.flip(maps, flip) / np.float32(len(choices))
             sums[name] = sums[name] + turned if name in sums else turned
     return sums
-
-
-def _sides(side: int, multiple: int) -> list[int]:
-    """What a side of a window may become, nearest first: half as large again at most, three quarters at least."""
-    if side == 1:
-        return [1]
-    least = -(-3 * side // (4 * multiple)) * multiple
-    others = range(least, 3 * side // 2 + 1, multiple)
-    return sorted({side, *others}, key=lambda n: (abs(n - side), n))
 
 
 def _starts(full: int, size: int, overlap: float) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, combinations, islice
 from typing import TYPE_CHECKING, Literal
 
@@ -12,8 +12,6 @@ from attentus.data.patches import window as cut
 from attentus.errors import UnknownName
 from attentus.infer import backends
 from attentus.infer.backends.int8 import sample_shape, windows_for
-from attentus.infer.backends.openvino_net import is_kept
-from attentus.infer.backends.torch_runner import TorchRunner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,8 +42,6 @@ class Level:
     """Whether flips that the recipe asks for are done."""
     overlap: float = 1.0
     """The largest overlap of windows."""
-    growth: float = 1.0
-    """How much larger than in training windows may be where fewer voxels have to be computed then."""
 
     def of(self, recipe: Recipe) -> Recipe:
         """A recipe that predicts at this level."""
@@ -57,10 +53,10 @@ class Level:
 LEVELS: dict[str, Level] = {
     "best": Level("fp32", mirror=True),
     "balanced": Level("bf16", mirror=False),
-    "fast": Level("int8", mirror=False, overlap=0.25, growth=1.25),
+    "fast": Level("int8", mirror=False, overlap=0.25),
 }
 """best: what the recipe says, in fp32. balanced: bf16 where the processor has it, no flips. fast: 8-bit integers, no
-flips, windows that overlap by a quarter at most and whose sides suit the scan."""
+flips, windows that overlap by a quarter at most."""
 
 
 def level_named(speed: str) -> Level:
@@ -92,34 +88,20 @@ class Engine:
     cache: Path | None = None
     scans: int = 1
     runner: Runner | None = None
-    shape: tuple[int, ...] = ()
-    """(N, C, *spatial) that the runner was last used for."""
-    size: tuple[int, int, int] = (0, 0, 0)
-    """Of the windows, (z, y, x)."""
-
-    def fit(self, how: Window, shape: tuple[int, int, int]) -> Window:
-        """The window for a scan of a shape; that of the scan before where another would be a conversion of its own."""
-        fitted = how.fitted(shape, self.level.growth, self._multiple)
-        if self.runner is None or isinstance(self.runner, TorchRunner) or fitted.size == self.size:
-            return fitted
-        wanted = (*self.shape[:2], *fitted.size[-self.dims :])
-        ready = self.runner.name.startswith("openvino") and is_kept(self.runner.name, self.net, wanted, self.cache)
-        return fitted if ready else replace(how, size=self.size)
 
     def run(self, scan: Preparation, how: Window) -> Run:
         """The net as a function of windows (N, C, z, y, x)."""
-        shape = (how.batch, scan.image.channels, *how.size[-self.dims :])
-        calibration = self._samples(scan, how, shape) if self.level.precision == "int8" else ()
         if self.runner is None:
-            windows = len(how.starts(scan.grid.shape)) * self.scans
+            shape = (how.batch, scan.image.channels, *how.size[-self.dims :])
             precision = self.level.precision
             self.runner = backends.choose(
-                self.net, shape, windows, precision=precision, cache=self.cache, calibration=calibration
+                self.net,
+                shape,
+                len(how.starts(scan.grid.shape)) * self.scans,
+                precision=precision,
+                cache=self.cache,
+                calibration=self._samples(scan, how, shape) if precision == "int8" else (),
             )
-        elif shape != self.shape and not (isinstance(self.runner, TorchRunner) and self.runner.any_size):
-            name, self.runner = self.runner.name, None  # one at a time
-            self.runner = backends.create(name, self.net, shape, cache=self.cache, calibration=calibration)
-        self.shape, self.size = shape, how.size
         chosen = self.runner
 
         def run(windows: NDArray[np.float32]) -> Maps:
@@ -128,17 +110,13 @@ class Engine:
 
         return run
 
-    @property
-    def _multiple(self) -> int:
-        return int(getattr(self.net, "multiple", 1))
-
     def _samples(self, scan: Preparation, how: Window, shape: tuple[int, ...]) -> Iterator[NDArray[np.float32]]:
         """Windows of the scan at hand, evenly spread, that hold more than what lies outside.
 
         Of a small scan flipped ones follow: ranges that were measured on few windows are too narrow for other scans.
         """
         starts, depth = how.starts(scan.grid.shape), scan.grid.shape[0]
-        count = windows_for(sample_shape(shape, self._multiple))
+        count = windows_for(sample_shape(shape, int(getattr(self.net, "multiple", 1))))
         spread = sorted(range(len(starts)), key=lambda k: k * GOLDEN % 1)  # so are its first ones, however many
 
         def windows(flipped: tuple[int, ...]) -> Iterator[NDArray[np.float32]]:

@@ -54,37 +54,6 @@ def test_windows_cover_everything_densely_enough(full, size, overlap):
         assert len(starts) == 1
 
 
-@given(
-    st.tuples(*[st.integers(1, 600)] * 3),
-    st.tuples(*[st.integers(1, 160)] * 3),
-    st.sampled_from([0.0, 0.25, 0.5]),
-    st.sampled_from([1.0, 1.25, 2.0]),
-    st.sampled_from([1, 16, 32]),
-)
-def test_windows_whose_sides_suit_a_scan_compute_less(shape, size, overlap, growth, multiple):
-    def computed(window):
-        return np.prod(window.size) * len(window.starts(shape))
-
-    window = Window(size, overlap, "constant", 3)
-    fitted = window.fitted(shape, growth, multiple)
-    assert np.prod(size) <= np.prod(fitted.size) <= growth * np.prod(size)
-    assert fitted == window or computed(fitted) <= 0.9 * computed(window)
-    assert (fitted.overlap, fitted.blend, fitted.batch) == (overlap, "constant", 3)
-    for new, old in zip(fitted.size, size, strict=True):
-        assert new == old or (new % multiple == 0 and 3 * old / 4 <= new <= 3 * old / 2)
-
-
-def test_two_windows_cover_what_would_take_three():
-    window = Window((128, 128, 128), 0.25)
-    assert len(window.starts((400, 256, 256))) == 36
-    fitted = window.fitted((400, 256, 256), 1.25, 32)
-    assert fitted.size == (96, 160, 160)
-    assert len(fitted.starts((400, 256, 256))) == 24
-    assert Window((1, 128, 128), 0.25).fitted((9, 256, 256), 2.0, 32).size == (1, 160, 160), "slices stay slices"
-    assert window.fitted((400, 256, 256), 1.0, 32) is window
-    assert window.fitted((128, 128, 128), 1.25, 32) is window
-
-
 def test_two_dimensional_nets_get_slices_as_a_batch():
     net = Pointwise()
     array = image((7, 10, 9))

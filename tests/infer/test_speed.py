@@ -1,4 +1,4 @@
-"""Levels of speed: what they change in a recipe, and one runner for scans of all sizes."""
+"""Levels of speed: what they change in a recipe, and what their backend is made with."""
 
 from __future__ import annotations
 
@@ -13,13 +13,10 @@ from attentus import Dataset, Model
 from attentus.data.resolve import resolve
 from attentus.errors import UnknownName
 from attentus.infer import backends, speed
-from attentus.infer.backends import openvino_net
 from attentus.infer.model import create_net
 from attentus.types import Grid, Volume
 
 PATCH = (16, 64, 64)
-SHAPES = [(16, 64, 64), (16, 120, 64), (16, 64, 120)]
-"""Of scans: two windows of 80 cover 120 as well as three of 64."""
 
 
 @pytest.fixture
@@ -67,43 +64,12 @@ def test_levels_give_up_flips_and_overlap(model):
         model.at_speed("balancd")
 
 
-@pytest.mark.parametrize("forced", ["openvino-int8", "openvino-bf16"], indirect=True)
-def test_windows_suit_each_scan_and_the_net_is_converted_once(model, forced, tmp_path, monkeypatch):
-    fast = model.at_speed("fast")
-    fast.predict(scan(SHAPES[0]))
-    monkeypatch.setattr(openvino_net, "_convert", None)  # converting again would fail
-    monkeypatch.setattr(openvino_net, "quantise", None)
-    for shape in SHAPES[1:]:
-        labels = fast.predict(scan(shape)).labels.array
-        assert forced[-1][2:] == fast.window.fitted(shape, 1.25, model.net.multiple).size != PATCH
-        again = Model.load(tmp_path / "model", device="cpu").at_speed("fast").predict(scan(shape)).labels.array
-        np.testing.assert_array_equal(labels, again)
-
-
-@pytest.mark.parametrize("forced", ["openvino-bf16"], indirect=True)
-def test_without_a_folder_windows_stay_what_they_were(model, forced):
-    model.folder = None
-    fast = model.at_speed("fast")
-    for shape in SHAPES:
-        fast.predict(scan(shape))
-    assert len(forced) == 1, "each conversion would be another one"
-
-
-@pytest.mark.parametrize("forced", ["winograd"], indirect=True)
-def test_runners_of_any_size_are_made_once(model, forced):
-    fast = model.at_speed("fast")
-    for shape in SHAPES:
-        fast.predict(scan(shape))
-        assert fast.engine.size == fast.window.fitted(shape, 1.25, model.net.multiple).size
-    assert len(forced) == 1
-
-
 @pytest.mark.parametrize("forced", ["openvino-bf16"], indirect=True)
 def test_a_scan_of_one_window_does_not_make_batches_smaller(model, forced):
     infer = model.recipe.infer.model_copy(update={"batch": 3})
     model.recipe = model.recipe.model_copy(update={"infer": infer})
     balanced = model.at_speed("balanced")
-    for shape in SHAPES[:2]:
+    for shape in (PATCH, (16, 120, 64)):
         found = balanced.predict(scan(shape), probabilities=True).probabilities.array
         plain = replace(balanced, engine=None).predict(scan(shape), probabilities=True).probabilities.array
         assert np.abs(found.astype(np.float32) - plain).max() < 0.05
