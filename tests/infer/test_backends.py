@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
 import subprocess
 import sys
 
@@ -186,6 +188,26 @@ def test_kept_nets_serve_short_jobs_too(net, fakes, tmp_path):
     assert backends.choose(net, SHAPE, 60, cache=tmp_path).name == "openvino"
     assert backends.choose(net, SHAPE, 60, precision="int8", cache=tmp_path).name == "openvino-bf16", "int8 was slower"
     assert "openvino-int8" in fakes
+
+
+def test_what_was_timed_is_not_timed_again(net, fakes, tmp_path):
+    def choose(**options):
+        before = choice.time.perf_counter()
+        chosen = backends.choose(net, SHAPE, 1000, cache=tmp_path, **options)
+        return chosen.name, choice.time.perf_counter() - before
+
+    assert choose() == ("openvino", pytest.approx(1.0 + 0.5))
+    assert choose() == ("openvino", 0.0)
+    assert choose(precision="bf16") == ("openvino-bf16", pytest.approx(0.25)), "it alone is new"
+    [file] = tmp_path.iterdir()
+    assert set(json.loads(file.read_text())) == {"torch", "openvino", "openvino-bf16"}
+    assert choose(threads=7)[1] > 0, "another number of threads"
+    file.write_text("{")
+    assert choose() == ("openvino", pytest.approx(1.5)), "damaged"
+    os.utime(file, (0, 0))
+    assert choose() == ("openvino", pytest.approx(1.5)), "long ago"
+    (tmp_path / "file").touch()
+    assert backends.choose(net, SHAPE, 1000, cache=tmp_path / "file").name == "openvino", "a folder that cannot be made"
 
 
 @pytest.mark.parametrize("error", [Unusable, BadInput])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from attentus.errors import Unusable
 from attentus.infer import backends
 from attentus.infer.backends import int8, openvino_net, torch_runner, winograd
+from attentus.infer.backends.timings import Timings
 from attentus.infer.processor import cpu_has_tiles, keep_no_memory, release_memory
 
 if TYPE_CHECKING:
@@ -35,9 +37,16 @@ ON_GPU: dict[Precision, tuple[str, ...]] = {
     "bf16": ("torch-cuda-graph", "torch-bf16"),
     "int8": ("torch-cuda-graph", "torch-bf16"),
 }
-GAIN = {"openvino": 1.2, "openvino-bf16": 2.0, "openvino-int8": 3.5, "torch-bf16": 1.5, "torch-cuda-graph": 2.0}
-"""How many times faster than torch in fp32 a backend is at least expected to be; it is tried if that would pay. For
-winograd see `winograd.expected_gain`."""
+GAIN = {
+    "winograd": 1.5,
+    "openvino": 1.2,
+    "openvino-bf16": 2.0,
+    "openvino-int8": 3.5,
+    "torch-bf16": 1.5,
+    "torch-cuda-graph": 2.0,
+}
+"""How many times faster than torch in fp32 a backend is at least expected to be; it is tried if that would pay. Once
+the work is known that winograd takes over, `winograd.expected_gain` says it more exactly."""
 WITH_TILES = 5.0
 """The same for bf16 on a processor with units for products of matrices (AMX)."""
 SET_UP_S = 5.0
@@ -67,7 +76,8 @@ def choose(
 
     torch runs a batch of small windows. Of the backends that promise to win back their cost on the rest of the job, the
     one that promises to end first is set up and timed, then the next, until none promises more than the fastest so far,
-    which stays. A converted network in the cache costs next to nothing, so that even short jobs use it.
+    which stays. A converted network in the cache costs next to nothing, so that even short jobs use it, and what was
+    timed on this machine within some days is not timed again.
 
     Args:
         net: see `create`, as for the others.
@@ -84,13 +94,15 @@ def choose(
     if not ready or batches < 2:
         return plain
     sample = int8.sample_shape(shape, int(getattr(net, "multiple", 1)))
+    larger = math.prod(shape) / math.prod(sample)
+    timings = Timings(cache, net, shape, threads)
     with winograd.counted(net) as products:
-        small = _clock(plain, sample)
-    seconds = small * math.prod(shape) / math.prod(sample)
-    costs = {name: READY_S if ready[name] else _cost(name, sample, small) for name in ready}
-    gains = GAIN | {"winograd": winograd.expected_gain(products)}
+        seconds = timings.get("torch", lambda: larger * _clock(plain, sample))
+    costs = {name: READY_S if ready[name] else _cost(name, sample, seconds / larger) for name in ready}
+    gains = GAIN | ({"winograd": winograd.expected_gain(products)} if products.whole else {})
     if cpu_has_tiles():
         gains |= dict.fromkeys(("openvino-bf16", "torch-bf16"), WITH_TILES)
+    gains |= {name: seconds / known for name, known in timings.known.items()}
     best, fastest = plain, seconds
     while name := _worth(costs, gains, seconds=seconds, fastest=fastest, batches=batches - 1):
         del costs[name]
@@ -100,7 +112,7 @@ def choose(
         except Unusable:
             continue
         release_memory()  # conversion runs the net in torch, too
-        took = _look(other, shape, sample, fastest)
+        took = timings.get(name, partial(_look, other, shape, sample, fastest))
         if took < fastest:
             best, fastest = other, took
     if not best.name.startswith("torch"):
