@@ -94,6 +94,6 @@ def quantise(
 
 
 def _middle(window: NDArray[np.float32], size: Sequence[int]) -> NDArray[np.float32]:
-    """The middle of a window (C, *spatial)."""
+    """The middle of a window (C, *spatial), without the rest in memory."""
     starts = [(n - wanted) // 2 for n, wanted in zip(window.shape[1:], size, strict=True)]
-    return window[(slice(None), *(slice(s, s + n) for s, n in zip(starts, size, strict=True)))]
+    return np.ascontiguousarray(window[(slice(None), *(slice(s, s + n) for s, n in zip(starts, size, strict=True)))])
