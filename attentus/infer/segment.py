@@ -122,7 +122,7 @@ def segment(members: Sequence[Member], volume: Volume, wish: Wish, progress: Pro
         out.probabilities = empty_probabilities(len(recipe.outputs), volume.grid.shape, regions=regions)
     how = recipe.infer.clean if wish.clean else {}
     thresholds = [how.get(structure.name, Clean()).threshold for structure in recipe.labels]
-    with (progress or Silent()).task("predicting", sum(len(w.how.starts(w.shape)) for w in walks)) as task:
+    with (progress or Silent()).task("windows", sum(len(w.how.starts(w.shape)) for w in walks)) as task:
         for walk in walks:
             walk.task = task
         for steps in zip(*plans, strict=True):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -28,6 +29,7 @@ from attentus.infer.model import create_net
 from attentus.infer.segment import check_channels, modality
 from attentus.io.atomic import sweep
 from attentus.io.names import folder_names
+from attentus.progress import Silent
 from attentus.types import Prediction, Volume
 
 CASES = 6
@@ -106,6 +108,33 @@ def test_the_same_comes_out_as_one_by_one(folder, data, expected, tmp_path, in_f
     assert results(tmp_path) == expected
     assert folder_names(tmp_path) == {"core": (1,), "shell": (2,)}
     assert not leftovers(tmp_path)
+
+
+class Watched(Silent):
+    """Remembers the tasks it is told of, and how far each came."""
+
+    def __init__(self):
+        self.tasks = []
+
+    @contextmanager
+    def task(self, what, total, done=0):
+        mine = [what, total, done]
+        self.tasks.append(mine)
+
+        class Task:
+            def advance(self, steps=1, note="", total=None):
+                mine[2] += steps
+
+        yield Task()
+
+
+def test_scans_and_their_windows_are_shown(folder, data, tmp_path):
+    watched, model = Watched(), Model.load(folder)
+    scans = find_scans(data / "imagesTr", tmp_path / "out")[:2]
+    predict_cohort(model, scans, progress=watched)
+    windows = len(model.window.starts(io.read_grid(scans[0].path).shape))
+    assert windows > 1
+    assert watched.tasks == [["predicting", 2, 2], ["windows", windows, windows], ["windows", windows, windows]]
 
 
 def test_reading_predicting_and_writing_overlap(bright, data, tmp_path, monkeypatch):

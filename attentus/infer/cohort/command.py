@@ -64,7 +64,7 @@ def predict_cohort(
             that labels.json does not list as results are only replaced with `overwrite`.
         crew: Dask workers that do it; None does it here.
         in_flight: bytes of voxels that may wait to be predicted or written, together; a larger scan goes alone.
-        progress: shows the scans.
+        progress: shows the scans, and the windows of the one under way.
 
     Returns:
         Scan name to what was done, or to a message if it failed.
@@ -89,7 +89,7 @@ def predict_cohort(
         sweep([book.file, *(scan.result for scan in mine)], idle=ABANDONED)
     progress = progress or Silent()
     if crew is None or crew.alone or not orders:
-        work = _here(model, orders, wanted, books, in_flight)
+        work = _here(model, orders, wanted, books, limit=in_flight, progress=progress)
     else:
         work = spread(crew, model, orders, books, wanted=wanted, progress=progress)
     with progress.task("predicting", len(scans), len(ended)) as task, closing(work):
@@ -130,7 +130,13 @@ def _plan(scan: Scan, book: Book, *, overwrite: bool, resume: bool) -> Order | D
 
 
 def _here(
-    model: Segmenter, orders: Sequence[Order], wanted: Wanted, books: Mapping[Path, Book], limit: int
+    model: Segmenter,
+    orders: Sequence[Order],
+    wanted: Wanted,
+    books: Mapping[Path, Book],
+    *,
+    limit: int,
+    progress: Progress,
 ) -> Generator[tuple[Scan, Done | str], None, None]:
     """Do all in this process."""
 
@@ -143,7 +149,7 @@ def _here(
 
     stages = Stages(
         fetch=lambda order: fetch(order.scan, model.recipe),
-        predict=lambda volume: model.predict(volume, **wanted.of_model()),
+        predict=lambda volume: model.predict(volume, **wanted.of_model(), progress=progress),
         store=keep,
     )
     return Pipeline(orders, stages, limit).run()
