@@ -55,6 +55,19 @@ def forced(monkeypatch, request):
     return shapes
 
 
+@pytest.fixture
+def seen(model, monkeypatch):
+    """Windows that a net is to be quantised with."""
+    windows = []
+
+    def choose(_net, _shape, _windows, *, calibration, **_):
+        windows.extend(calibration)
+        return backends.create("torch", model.net, (1, 1, *PATCH))
+
+    monkeypatch.setattr(backends, "choose", choose)
+    return windows
+
+
 def test_levels_give_up_flips_and_overlap(model):
     best, balanced, fast = (model.at_speed(name).recipe.infer for name in ("best", "balanced", "fast"))
     assert best == model.recipe.infer
@@ -76,14 +89,7 @@ def test_a_scan_of_one_window_does_not_make_batches_smaller(model, forced):
     assert forced == [(3, 1, *PATCH)]
 
 
-def test_windows_to_quantise_with_are_spread_over_the_scan(model, monkeypatch):
-    seen = []
-
-    def choose(_net, _shape, _windows, *, calibration, **_):
-        seen.extend(calibration)
-        return backends.create("torch", model.net, (1, 1, *PATCH))
-
-    monkeypatch.setattr(backends, "choose", choose)
+def test_windows_to_quantise_with_are_spread_over_the_scan(model, seen, monkeypatch):
     monkeypatch.setattr(speed, "windows_for", lambda _: 9)
     volume = scan((160, 120, 64))
     volume.array[:, 96:] = volume.array.min()  # nothing there
@@ -93,14 +99,7 @@ def test_windows_to_quantise_with_are_spread_over_the_scan(model, monkeypatch):
     assert len({window.tobytes() for window in seen}) == 9
 
 
-def test_small_scans_are_quantised_with_flipped_windows_too(model, monkeypatch):
-    seen = []
-
-    def choose(_net, _shape, _windows, *, calibration, **_):
-        seen.extend(calibration)
-        return backends.create("torch", model.net, (1, 1, *PATCH))
-
-    monkeypatch.setattr(backends, "choose", choose)
+def test_small_scans_are_quantised_with_flipped_windows_too(model, seen, monkeypatch):
     monkeypatch.setattr(speed, "windows_for", lambda _: 5)
     model.at_speed("fast").predict(scan(PATCH))
     assert len(seen) == 5

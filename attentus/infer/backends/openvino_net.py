@@ -141,6 +141,7 @@ def _multiple(net: nn.Module) -> int:
     return int(getattr(net, "multiple", 1))
 
 
+@signal_stack_kept()
 def _of_any_size(net: nn.Module, shape: tuple[int, ...]) -> Any:
     """Convert a net with small windows, and try it on one of another size.
 
