@@ -169,7 +169,24 @@ def differs(mine: dict[str, Any], theirs: dict[str, Any] | BaseException) -> str
     return "" if theirs["sees"] else "does not see the folder of the results; put it on a drive that all machines share"
 
 
-def died(error: BaseException | None) -> bool:
+def ended(future: Any) -> Any | BaseException | None:
+    """What a piece of work gave, which is never None, or the error it ended with; None while somebody is at it.
+
+    A result stays on its worker until it is asked for. If that worker dies before, the work is done once more.
+    """
+    if not future.done() or future.status in {"pending", "lost"}:
+        return None
+    if future.status == "cancelled":
+        return ConnectionError("the connection to the cluster was lost")
+    try:
+        return future.result(timeout=PATIENCE)
+    except _dask().TimeoutError:
+        return None
+    except Exception as error:
+        return error
+
+
+def died(error: BaseException) -> bool:
     """Whether work was given up because several workers in a row died while they were at it."""
     return isinstance(error, _dask().KilledWorker)
 

@@ -557,7 +557,10 @@ def test_a_worker_loads_the_model_once_and_only_the_commands(folder, data, tmp_p
 
     wanted = piece(folder, data, tmp_path, load=load)
     assert crew.work(wanted).file == wanted.order.scan.result
+    assert crew.work(wanted).file.is_file(), "a worker died that had written it"
+    wanted.begun.unlink()
     assert "exists already" in crew.work(wanted)
+    wanted.begun.unlink()
     assert crew.work(replace(wanted, order=replace(wanted.order, overwrite=True))).file.is_file()
     assert len(loads) == 1
     assert "is another than the command's" in crew.work(replace(wanted, fingerprint="other"))
@@ -596,21 +599,26 @@ class Mortal(Model):
 
 
 @pytest.mark.slow
-def test_workers_die_and_nothing_is_lost(folder, data, expected, tmp_path):
-    """One worker dies at its first scan; and a scan that kills every worker is given up alone."""
+@pytest.mark.parametrize(("deadly", "look"), [("z_deadly", crew.LOOK), ("a_deadly", 40.0)])
+def test_workers_die_and_nothing_is_lost(folder, data, expected, tmp_path, *, monkeypatch, deadly, look):
+    """One worker dies at its first scan; and a scan that kills every worker is given up alone.
+
+    Where the command looks rarely, workers die that hold what others gave.
+    """
+    monkeypatch.setattr(crew, "LOOK", look)
     cloudpickle = pytest.importorskip("cloudpickle")
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     scans, out = tmp_path / "in", tmp_path / "out"
     shutil.copytree(data / "imagesTr", scans)
     shutil.copytree(folder, tmp_path / "model")
-    io.write(make.case(4, shape=(24, 20, 18))[0], scans / "deadly.nii.gz")
+    io.write(make.case(4, shape=(24, 20, 18))[0], scans / f"{deadly}.nii.gz")
     model, who = Model.load(folder), Crew(partial(Mortal.load, tmp_path / "model"), workers=2)
     try:
         done = predict_cohort(model, find_scans(scans, out), crew=who)
     finally:
         cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     assert (tmp_path / "model" / "died").exists()
-    assert [name for name, result in done.items() if isinstance(result, str)] == ["deadly"]
-    assert done["deadly"] == crew.DIED
+    assert [name for name, result in done.items() if isinstance(result, str)] == [deadly]
+    assert done[deadly] == crew.DIED
     assert results(out) == expected
     assert not leftovers(out)

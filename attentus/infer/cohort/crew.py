@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from attentus.cluster import LOOK, PARTING, Leash, Recalled, connect, died, examine, holding_token, limit_threads
+from attentus.cluster import LOOK, PARTING, Leash, Recalled, connect, died, ended, examine, holding_token, limit_threads
 from attentus.errors import AttentusError, BadInput
 from attentus.infer.cohort.stages import Done, Order, Segmenter, Wanted, fetch, in_words, store
 from attentus.io.atomic import sweep
@@ -150,12 +150,16 @@ def _watch(
                 name = f"{order.scan.name}-{uuid4().hex[:8]}"
                 running[client.submit(work, piece, key=name, pure=False)] = order, piece
             time.sleep(LOOK / 10)
-            for future in [future for future in running if future.done()]:
+            for future in list(running):
+                outcome = ended(future)
+                if outcome is None:
+                    continue
                 order, piece = running.pop(future)
-                if _innocent(future, piece):
+                future.release()  # or Dask does it again when the worker dies that holds it
+                if isinstance(outcome, BaseException) and died(outcome) and _innocent(piece):
                     waiting.append((order, piece))
                 else:
-                    yield order, _outcome(future)
+                    yield order, _failure(outcome) if isinstance(outcome, BaseException) else outcome
     finally:
         if running:
             pieces[0][1].token.unlink(missing_ok=True)
@@ -164,34 +168,32 @@ def _watch(
                 time.sleep(LOOK / 10)
 
 
-def _outcome(future: Any) -> Done | str:
-    if future.status == "finished":
-        outcome: Done | str = future.result()
-        return outcome
-    if future.status != "error":
+def _failure(error: BaseException) -> str:
+    if isinstance(error, ConnectionError):
         return LOST
-    error = future.exception()
     return DIED if died(error) else in_words(error)
 
 
-def _innocent(future: Any, piece: Piece) -> bool:
+def _innocent(piece: Piece) -> bool:
     """Whether a scan was given up because of workers that died while they were at others."""
-    if future.status != "error" or not died(future.exception()):
-        return False
     return not piece.begun.is_file() or len(piece.begun.read_text(encoding="utf-8")) < DEADLY
 
 
 def work(piece: Piece) -> Done | str:
-    """Do one scan, in whatever process this is; why it failed, if it did."""
+    """Do one scan, in whatever process this is; why it failed, if it did.
+
+    Whoever begins it again may replace what a worker left that died, while it wrote or before it could tell.
+    """
     leash = Leash(piece.token, Silent())
     try:
         limit_threads(piece.threads, socket.gethostname())
         leash.look()
+        order = replace(piece.order, overwrite=piece.order.overwrite or piece.begun.is_file())
         with piece.begun.open("a", encoding="utf-8") as note:
             note.write("|")
         model = _model(piece)
-        volume = fetch(piece.order.scan, model.recipe)
-        return store(piece.order, model.predict(volume, **piece.wanted.of_model(), progress=leash), piece.wanted)
+        volume = fetch(order.scan, model.recipe)
+        return store(order, model.predict(volume, **piece.wanted.of_model(), progress=leash), piece.wanted)
     except Recalled:
         return "stopped, because the command that asked for it ended"
     except Exception as error:

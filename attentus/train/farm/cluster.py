@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from attentus.cluster import LOOK, PARTING, died
+from attentus.cluster import LOOK, PARTING, died, ended
 from attentus.errors import AttentusError
 from attentus.infer.model import WEIGHTS
 from attentus.train.farm.worker import Job, Outcome, work
@@ -33,7 +33,7 @@ def spread(jobs: list[Job], client: Any, progress: Progress, end: Callable[[Outc
                 time.sleep(LOOK / 4)
                 for name, run in list(watched.items()):
                     run.look()
-                    outcome = run.outcome(client) if run.future.done() else None
+                    outcome = run.outcome(client)
                     if outcome:
                         watched.pop(name).bar.close()
                         end(outcome)
@@ -79,15 +79,14 @@ class Watched:
         self.shown = step
 
     def outcome(self, client: Any) -> Outcome | None:
-        """How it ended; None if it goes on, because workers died under it but left it further than it was."""
-        if self.future.status == "finished":
-            outcome: Outcome = self.future.result()
-            return outcome
-        if self.future.status != "error":
-            return Outcome(self.job.name, message="the connection to the cluster was lost; run the command again")
-        error = self.future.exception()
-        if not died(error):
-            return Outcome(self.job.name, message=f"{type(error).__name__}: {error}")
+        """How it ended; None while it goes on, also where workers died under it but left it further than it was."""
+        found: Outcome | BaseException | None = ended(self.future)
+        if not isinstance(found, BaseException):
+            return found
+        if isinstance(found, ConnectionError):
+            return Outcome(self.job.name, message=f"{found}; run the command again")
+        if not died(found):
+            return Outcome(self.job.name, message=f"{type(found).__name__}: {found}")
         if self._saved() > self.begun_at:
             self.submit(client)
             return None
