@@ -34,13 +34,30 @@ def kernels():
     return winograd.kernels(2)
 
 
+@pytest.fixture(scope="module")
+def kernels_bf16():
+    if reason := winograd.missing(bf16=True):
+        pytest.skip(reason)
+    return winograd.kernels(2, bf16=True)
+
+
+@pytest.fixture(scope="module", params=["kernels", "kernels_bf16"])
+def either(request):
+    return request.getfixturevalue(request.param)
+
+
 def exact(layer, x):
     return copy.deepcopy(layer).double()(x.double())
 
 
-def close(found, expected):
+def close(found, expected, tolerance=3e-5):
     assert found.shape == expected.shape
-    assert float((found - expected).abs().max()) <= 3e-5 * max(1.0, float(expected.abs().max()))
+    assert float((found - expected).abs().max()) <= tolerance * max(1.0, float(expected.abs().max()))
+
+
+def as_multiplied(x, kernels):
+    """What products of features or weights take, here as fp32."""
+    return x.bfloat16().float() if kernels.pair == 2 else x
 
 
 @st.composite
@@ -56,20 +73,20 @@ def made(kind, x, channels, kernel, **options):
 
 @settings(max_examples=60, deadline=None)
 @given(st.data(), st.sampled_from([2, 3]), st.integers(1, 19), st.sampled_from([1, 3]))
-def test_convolutions_of_any_size(kernels, data, dims, channels, taps):
+def test_convolutions_of_any_size(either, data, dims, channels, taps):
     x, bias = data.draw(inputs(dims)), data.draw(st.booleans())
     kernel = (3, 3) if dims == 2 else (taps, 3, 3)
     kind = nn.Conv2d if dims == 2 else nn.Conv3d
     conv = made(kind, x, channels, kernel, padding=tuple(k // 2 for k in kernel), bias=bias)
-    layer = layers.WinogradConv(conv, kernels)
+    layer = layers.WinogradConv(conv, either)
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         patch.setattr(layers, "pays", lambda *_: True)  # small ones, too
-        close(layer(x), exact(conv, x))
+        close(layer(x), exact(conv, x), 3e-5 if either.pair == 1 else 0.08)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.data(), st.sampled_from([2, 3]), st.integers(1, 19), st.sampled_from([1, 3]))
-def test_halving_pointwise_and_doubling_of_any_size(kernels, data, dims, channels, taps):
+def test_halving_pointwise_and_doubling_of_any_size(either, data, dims, channels, taps):
     x, step = data.draw(inputs(dims)), data.draw(st.sampled_from([1, 2]))
     kernel, stride = ((3, 3), (2, 2)) if dims == 2 else ((taps, 3, 3), (step, 2, 2))
     kind, twice = (nn.Conv2d, nn.ConvTranspose2d) if dims == 2 else (nn.Conv3d, nn.ConvTranspose3d)
@@ -77,10 +94,48 @@ def test_halving_pointwise_and_doubling_of_any_size(kernels, data, dims, channel
     halved = made(kind, x, channels, kernel, stride=stride, padding=padding)
     point = made(kind, x, channels, 1, bias=False)
     doubled = made(twice, x, channels, stride, stride=stride)
+    x = as_multiplied(x, either)
     with torch.no_grad():
-        close(layers.HalvingConv(halved, kernels)(x), exact(halved, x))
-        close(layers.PointwiseConv(point, kernels)(x), exact(point, x))
-        close(layers.DoublingConv(doubled, kernels)(x), exact(doubled, x))
+        for layer in (halved, point, doubled):
+            layer.weight.copy_(as_multiplied(layer.weight, either))
+        close(layers.HalvingConv(halved, either)(x), exact(halved, x))
+        close(layers.PointwiseConv(point, either)(x), exact(point, x))
+        close(layers.DoublingConv(doubled, either)(x), exact(doubled, x))
+
+
+@pytest.mark.parametrize("channels", [1, 6, 7])
+def test_bf16_is_rounded_to_nearest(kernels_bf16, channels):
+    same = nn.Conv2d(channels, channels, 1, bias=False)
+    x = torch.randn(1, channels, 50, 60) * torch.logspace(-20, 20, 60)
+    with torch.no_grad():
+        same.weight.copy_(torch.eye(channels)[..., None, None])
+        found = layers.PointwiseConv(same, kernels_bf16)(x)
+    assert float(((found - x) / x).abs().max()) <= 2**-8
+    assert float((found == x.bfloat16()).float().mean()) > 0.999, "all but those in the middle between two"
+
+
+def test_what_is_no_number_stays_seen(either):
+    conv = nn.Conv3d(3, 2, 3, padding=1)
+    for bad in (float("nan"), float("inf")):
+        x = torch.zeros(1, 3, 20, 20, 20)
+        x[0, 1, 9, 9, 9] = bad
+        with torch.no_grad():
+            assert not layers.WinogradConv(conv, either)(x)[0, :, 9, 9, 9].isfinite().any()
+
+
+def test_a_processor_without_bf16_says_so(monkeypatch):
+    monkeypatch.setattr(compiled, "best_precision", lambda _: "fp32")
+    assert backends.missing("winograd-bf16") == "this processor does not multiply bf16"
+    with pytest.raises(BadInput, match="does not multiply bf16"):
+        backends.create("winograd-bf16", nn.Identity(), (1, 1, 8, 8))
+    monkeypatch.undo()
+    if platform.machine() == "x86_64":
+        monkeypatch.setattr(compiled, "FOR_PROCESSOR", ("-msse2",))
+        monkeypatch.setattr(compiled, "best_precision", lambda _: "bf16")
+        compiled.compile_with.cache_clear()
+        with pytest.raises(Unusable, match="does not multiply bf16"):
+            backends.create("winograd-bf16", nn.Identity(), (1, 1, 8, 8))
+        compiled.compile_with.cache_clear()
 
 
 @pytest.mark.parametrize("flags", ["-mavx2 -mfma", "-msse2", ""])
@@ -101,7 +156,7 @@ def test_older_processors_compute_the_same(flags, monkeypatch):
 
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("slope", [1.0, 0.01, 0.0])
-def test_normalisation_is_exact_far_from_zero(kernels, affine, slope):
+def test_normalisation_is_exact_far_from_zero(either, affine, slope):
     norm = nn.InstanceNorm3d(3, affine=affine)
     if affine:
         nn.init.uniform_(norm.weight)
@@ -109,7 +164,7 @@ def test_normalisation_is_exact_far_from_zero(kernels, affine, slope):
     x = torch.randn(2, 3, 17, 40, 41) + 50
     with torch.no_grad():
         expected = nn.functional.leaky_relu(exact(norm, x), slope)
-        found = layers.RectifiedNorm(norm, kernels, slope)(x.clone())
+        found = layers.RectifiedNorm(norm, either, slope)(x.clone())
     assert float((found - expected).abs().max()) < 2e-5
 
 
@@ -154,8 +209,11 @@ def test_a_layer_in_two_places_is_exchanged_once(kernels):
 NETS = [(name, dims) for name in nets.names() for dims in (2, 3) if (name, dims) != ("msconvlstm-att", 3)]
 
 
+@pytest.mark.parametrize("backend", ["winograd", "winograd-bf16"])
 @pytest.mark.parametrize(("name", "dims"), NETS)
-def test_every_net_says_what_torch_says(name, dims):
+def test_every_net_says_what_torch_says(name, dims, backend):
+    if reason := backends.missing(backend):
+        pytest.skip(reason)
     torch.manual_seed(0)
     net = small(name, dims, 1, 2)
     for module in net.modules():
@@ -165,8 +223,11 @@ def test_every_net_says_what_torch_says(name, dims):
     size = (32, 64, 64)[-dims:]
     windows = np.random.default_rng(0).normal(size=(2, 1, *size)).astype(np.float32)
     expected = backends.create("torch", net, windows.shape)(windows)
-    found = backends.create("winograd", net, windows.shape)(windows)
-    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    found = backends.create(backend, net, windows.shape)(windows)
+    allowed = 1e-4 * np.abs(expected).max()
+    if backend == "winograd-bf16":
+        allowed = 5 * np.abs(backends.create("torch-bf16", net, windows.shape)(windows) - expected).max()
+    assert np.abs(found - expected).max() <= allowed
 
 
 def test_the_work_it_takes_over_is_counted():

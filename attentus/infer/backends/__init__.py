@@ -5,6 +5,7 @@ torch-bf16        bf16 by autocast; on GPUs with channels innermost
 torch-cuda-graph  the same with the whole pass recorded once and replayed, GPUs only
 torch-compile     fp32 through torch's compiler: a minute or more at the start, so only when asked for by name
 winograd          fp32 with fewer products, by kernels that the machine's C compiler makes for its processor
+winograd-bf16     the same in bf16
 openvino          fp32
 openvino-bf16     bf16
 openvino-int8     8-bit weights and features, quantised with windows of real scans
@@ -46,6 +47,7 @@ _MISSING: dict[str, Callable[[str], str]] = {
     "torch-cuda-graph": torch_runner.missing,
     "torch-compile": torch_runner.missing,
     "winograd": lambda _: winograd.missing(),
+    "winograd-bf16": lambda _: winograd.missing(bf16=True),
     "openvino": openvino_runner.missing,
     "openvino-bf16": openvino_runner.missing,
     "openvino-int8": openvino_runner.missing,
@@ -106,6 +108,6 @@ def create(
         return onnx_runner.create(net, shape, cache=cache, threads=threads)
     if reason := missing(name):
         raise BadInput(f"Backend {name}: {reason}")
-    if name == "winograd":
-        return winograd.create(net, threads=threads)
+    if name.startswith("winograd"):
+        return winograd.create(net, bf16=name == "winograd-bf16", threads=threads)
     return torch_runner.create(name, net, shape, threads=threads)

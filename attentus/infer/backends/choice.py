@@ -28,8 +28,8 @@ Precision = Literal["fp32", "bf16", "int8"]
 
 ON_PROCESSOR: dict[Precision, tuple[str, ...]] = {
     "fp32": ("winograd", "openvino"),
-    "bf16": ("winograd", "openvino-bf16", "torch-bf16", "openvino"),
-    "int8": ("openvino-int8", "winograd", "openvino-bf16", "torch-bf16", "openvino"),
+    "bf16": ("winograd-bf16", "winograd", "openvino-bf16", "torch-bf16", "openvino"),
+    "int8": ("openvino-int8", "winograd-bf16", "winograd", "openvino-bf16", "torch-bf16", "openvino"),
 }
 """What may replace torch when numbers may be no rougher than these."""
 ON_GPU: dict[Precision, tuple[str, ...]] = {
@@ -39,6 +39,7 @@ ON_GPU: dict[Precision, tuple[str, ...]] = {
 }
 GAIN = {
     "winograd": 1.5,
+    "winograd-bf16": 1.8,
     "openvino": 1.2,
     "openvino-bf16": 2.0,
     "openvino-int8": 3.5,
@@ -99,7 +100,10 @@ def choose(
     with winograd.counted(net) as products:
         seconds = timings.get("torch", lambda: larger * _clock(plain, sample))
     costs = {name: READY_S if ready[name] else _cost(name, sample, seconds / larger) for name in ready}
-    gains = GAIN | ({"winograd": winograd.expected_gain(products)} if products.whole else {})
+    gains = dict(GAIN)
+    if products.whole:
+        gains["winograd"] = winograd.expected_gain(products)
+        gains["winograd-bf16"] = winograd.expected_gain(products, "bf16")
     if cpu_has_tiles():
         gains |= dict.fromkeys(("openvino-bf16", "torch-bf16"), WITH_TILES)
     gains |= {name: seconds / known for name, known in timings.known.items()}

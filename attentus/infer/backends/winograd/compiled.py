@@ -18,6 +18,7 @@ import torch
 
 from attentus.errors import Unusable
 from attentus.infer.backends.winograd.features import Features
+from attentus.infer.processor import best_precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,11 +58,16 @@ class Kernels:
     Args:
         library: the shared library.
         threads: how many.
+
+    Attributes:
+        block: results that are summed up at once.
+        pair: channels in a word that products take: 1 in fp32, 2 in bf16.
     """
 
     def __init__(self, library: ctypes.CDLL, threads: int) -> None:
         self.threads = threads
         self.block = int(library.block_size())
+        self.pair = int(library.channels_in_word())
         self.features = Features()
         self._library = library
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="winograd")
@@ -83,7 +89,7 @@ class Kernels:
 
         Args:
             name: of the function.
-            tensors: of `TENSORS` those it reads and writes, fp32 and contiguous.
+            tensors: of `TENSORS` those it reads and writes, contiguous; fp32, weights as `weights.py` packs them.
             sizes: of `SIZES` those it knows.
             slope: what results below 0 are multiplied by.
             eps: added to variances.
@@ -108,15 +114,18 @@ class Kernels:
         function(ctypes.byref(layer), ctypes.c_void_p(place))
 
 
-def load() -> ctypes.CDLL:
+def load(*, bf16: bool = False) -> ctypes.CDLL:
     """Compile the kernels and load them; a second, once per process.
+
+    Args:
+        bf16: round to bf16 what is multiplied.
 
     Raises:
         Unusable: there is no C compiler, or it cannot compile them.
     """
-    if reason := missing():
+    if reason := missing(bf16=bf16):
         raise Unusable(f"Backend winograd: {reason}")
-    library = compile_with(_compiler())
+    library = compile_with(_compiler(), "-DBF16" if bf16 else "")
     if isinstance(library, str):
         raise Unusable(
             f"Backend winograd: {_compiler()} cannot compile its kernels: {library}\n  Use another backend, or install"
@@ -126,7 +135,7 @@ def load() -> ctypes.CDLL:
 
 
 @cache
-def compile_with(compiler: str) -> ctypes.CDLL | str:
+def compile_with(compiler: str, option: str = "") -> ctypes.CDLL | str:
     """The library, or why the compiler cannot make it.
 
     It is kept in memory only: a file that somebody else could have put there is not run.
@@ -135,7 +144,7 @@ def compile_with(compiler: str) -> ctypes.CDLL | str:
     with TemporaryDirectory(prefix="attentus-", ignore_cleanup_errors=True) as folder:
         target = Path(folder) / "kernels.so"
         for processor in FOR_PROCESSOR:
-            command = [compiler, *FLAGS.split(), *processor.split(), str(SOURCE), "-o", str(target)]
+            command = [compiler, *FLAGS.split(), *option.split(), *processor.split(), str(SOURCE), "-o", str(target)]
             try:
                 subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS)  # noqa: S603
                 return _declared(ctypes.CDLL(str(target)))
@@ -151,28 +160,31 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         getattr(library, name).restype = None
     for name in WITH_SCRATCH:
         getattr(library, f"{name}_scratch").restype = ctypes.c_long
-    library.block_size.restype = ctypes.c_long
+    library.block_size.restype = library.channels_in_word.restype = ctypes.c_long
     return library
 
 
-def kernels(threads: int | None = None) -> Kernels:
+def kernels(threads: int | None = None, *, bf16: bool = False) -> Kernels:
     """The kernels with threads of their own.
 
     Args:
         threads: None: as many as torch uses.
+        bf16: see `load`.
 
     Raises:
         Unusable: see `load`.
     """
-    return Kernels(load(), threads or torch.get_num_threads())
+    return Kernels(load(bf16=bf16), threads or torch.get_num_threads())
 
 
-def missing() -> str:
+def missing(*, bf16: bool = False) -> str:
     """Why they cannot be compiled here; empty if they can be."""
     if os.name == "nt":
         return "not for Windows yet"
     if not _compiler():
         return "needs a C compiler (Debian and Ubuntu: apt install gcc, macOS: xcode-select --install)"
+    if bf16 and best_precision("cpu") != "bf16":
+        return "this processor does not multiply bf16"
     return ""
 
 

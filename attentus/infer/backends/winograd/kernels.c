@@ -1,4 +1,4 @@
-/* Layers of U-Nets on a processor, in single precision and with the features as torch holds them (n, c, z, y, x):
+/* Layers of U-Nets on a processor, with the features in single precision and as torch holds them (n, c, z, y, x):
 
    convolve    3x3 and 3x3x3 convolution by Winograd's F(4x4, 3x3) in every plane (Lavin and Gray 2016): a tile of 4 x 4
                results from 36 products per pair of channels instead of 144
@@ -8,7 +8,10 @@
    normalise   instance normalisation and what rectifies after it, in place
 
    Each is called by several threads at once with the same layer and, but for `normalise`, a scratch of its own, of as
-   many floats as *_scratch tells; a counter that they share deals out the work. Nothing here asks for memory. */
+   many floats as *_scratch tells; a counter that they share deals out the work. Nothing here asks for memory.
+
+   With BF16 defined, what is multiplied is rounded to bf16: twice as many products in the same time. Sums stay in
+   single precision. */
 
 #include <stdatomic.h>
 #include <string.h>
@@ -21,6 +24,19 @@ enum { LANES = 8, BLOCK = 4 };
 enum { LANES = 4, BLOCK = 8 };
 #endif
 /* LANES floats in a register; BLOCK results times two registers are summed up at once. */
+
+#ifdef BF16
+#ifndef __AVX512BF16__
+#error this processor does not multiply bf16
+#endif
+#include <immintrin.h>
+typedef unsigned word;
+enum { PAIR = 2 };
+#else
+typedef float word;
+enum { PAIR = 1 };
+#endif
+/* What products read: the number of one channel, or those of two channels in bf16, the first in the lower half. */
 
 enum { TILE = 4, POINTS = 36 };
 enum { LINE = 16, AHEAD = 2 }; /* floats in a cache line; maps that are fetched early: too far apart for the processor */
@@ -35,8 +51,40 @@ enum { LINE = 16, AHEAD = 2 }; /* floats in a cache line; maps that are fetched 
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
+#ifdef BF16
+typedef __m512bh words;
+
+INLINE words load(const word *v) { return (words)_mm512_loadu_si512(v); }
+
+INLINE vec plus_product(vec sum, word u, words v)
+{
+    return (vec)_mm512_dpbf16_ps((__m512)sum, (words)_mm512_set1_epi32((int)u), v);
+}
+
+INLINE word joined(float first, float second)
+{
+    unsigned a, b;
+    memcpy(&a, &first, sizeof a), memcpy(&b, &second, sizeof b);
+    return (a + 0x8000u) >> 16 | ((b + 0x8000u) & 0xffff0000u); /* rounded */
+}
+#else
+typedef vec words;
+
+INLINE words load(const word *v) { return *(const vec *)v; }
+
+INLINE vec plus_product(vec sum, word u, words v) { return sum + u * v; }
+
+INLINE word joined(float first, float second)
+{
+    (void)second;
+    return first;
+}
+#endif
+
 typedef struct {
-    const float *x, *weights, *bias;
+    const float *x;
+    const void *weights;   /* words; normalise: floats */
+    const float *bias;
     float *y;
     long n, in, out;       /* batch, channels */
     long d, h, w;          /* sides of x */
@@ -51,14 +99,30 @@ typedef struct {
 } Layer;
 
 long block_size(void) { return BLOCK; }
+long channels_in_word(void) { return PAIR; }
 
 static long over(long a, long b) { return (a + b - 1) / b; }
 static long padded(long a) { return over(a, LANES) * LANES; }
 static long least(long a, long b) { return a < b ? a : b; }
 static size_t bytes(long floats) { return sizeof(float) * (size_t)floats; }
 
-/* A map of what goes in. */
-static const float *map_of(const Layer *l, long n, long c) { return l->x + (n * l->in + c) * l->d * l->h * l->w; }
+/* Words that hold what goes into a result's voxel. */
+static long words_of(const Layer *l) { return over(l->in, PAIR); }
+
+/* Where `word` of them finds its channels at some voxel; a second one that does not exist has weights of 0. */
+static void maps_of(const Layer *l, long n, long word, long voxel, const float *maps[PAIR])
+{
+    for (long p = 0; p < PAIR; p++)
+        maps[p] = l->x + (n * l->in + least(word * PAIR + p, l->in - 1)) * l->d * l->h * l->w + voxel;
+}
+
+static void join(const float *const maps[PAIR], long count, word *restrict to)
+{
+    const float *restrict first = maps[0], *restrict second = maps[PAIR - 1];
+    INDEPENDENT
+    for (long q = 0; q < count; q++)
+        to[q] = joined(first[q], second[q]);
+}
 
 /* A part of the scratch, whole cache lines. */
 static float *take(float **scratch, long floats)
@@ -70,9 +134,9 @@ static float *take(float **scratch, long floats)
 
 /* ------------------------------------------------------------------------------------------------ products */
 
-/* sums[BLOCK][pitch_m] over taps and channels of weights[tap][c][BLOCK] times v[c][pitch] shifted by tap * step;
-   `wide` registers of columns */
-INLINE void block(const float *v, long pitch, long taps, long step, long c, const float *restrict u, float *restrict m,
+/* sums[BLOCK][pitch_m] over taps and words of weights[tap][c][BLOCK] times v[c][pitch] shifted by tap * step; `wide`
+   registers of columns */
+INLINE void block(const word *v, long pitch, long taps, long step, long c, const word *restrict u, float *restrict m,
                   long pitch_m, int wide)
 {
     vec sum[BLOCK][2];
@@ -80,14 +144,14 @@ INLINE void block(const float *v, long pitch, long taps, long step, long c, cons
     for (int k = 0; k < BLOCK; k++)
         sum[k][0] = sum[k][1] = (vec){0};
     for (long tap = 0; tap < taps; tap++) {
-        const float *restrict row = v + tap * step;
+        const word *restrict row = v + tap * step;
         for (long i = 0; i < c; i++, row += pitch, u += BLOCK) {
-            vec a = *(const vec *)row, b = *(const vec *)(wide == 2 ? row + LANES : row);
+            words a = load(row), b = load(wide == 2 ? row + LANES : row);
 #pragma GCC unroll 8
             for (int k = 0; k < BLOCK; k++) {
-                sum[k][0] += u[k] * a;
+                sum[k][0] = plus_product(sum[k][0], u[k], a);
                 if (wide == 2)
-                    sum[k][1] += u[k] * b;
+                    sum[k][1] = plus_product(sum[k][1], u[k], b);
             }
         }
     }
@@ -100,7 +164,7 @@ INLINE void block(const float *v, long pitch, long taps, long step, long c, cons
 }
 
 /* The same for `columns` columns, a multiple of LANES. */
-static void blocks(const float *v, long pitch, long taps, long step, long c, const float *u, float *m, long pitch_m,
+static void blocks(const word *v, long pitch, long taps, long step, long c, const word *u, float *m, long pitch_m,
                    long columns)
 {
     long at = 0;
@@ -129,21 +193,26 @@ static Sizes sizes_of(const Layer *l)
     s.pitch = s.t + (l->taps - 1) * s.tiles;
     s.out = over(l->out, BLOCK) * BLOCK;
     s.line = TILE * s.nx + 2 * LANES;
-    s.next_v = l->in * s.pitch + LINE;
+    s.next_v = words_of(l) * s.pitch + LINE;
     s.next_m = s.out * s.t + LINE;
     return s;
 }
 
+/* The transforms look at lines as at polynomials: at 0, +-NEAR, +-FAR and infinity. These points, whose product is 1,
+   round results half as much as 1 and 2 do. */
+#define NEAR (2.f / 3)
+#define FAR (3.f / 2)
+
 /* Six numbers in a line to the six of Winograd's transform (matrix B^T), `step` apart. */
 INLINE void to_points(float *to, long step, float e0, float e1, float e2, float e3, float e4, float e5)
 {
-    float p = e4 - 4 * e2, q = e3 - 4 * e1, r = e4 - e2, s = 2 * (e3 - e1);
-    to[0] = 4 * e0 - 5 * e2 + e4;
+    float p = e4 - FAR * FAR * e2, q = NEAR * e3 - FAR * e1, r = e4 - NEAR * NEAR * e2, s = FAR * e3 - NEAR * e1;
+    to[0] = e0 - (NEAR * NEAR + FAR * FAR) * e2 + e4;
     to[step] = p + q;
     to[2 * step] = p - q;
     to[3 * step] = r + s;
     to[4 * step] = r - s;
-    to[5 * step] = 4 * e1 - 5 * e3 + e5;
+    to[5 * step] = e1 - (NEAR * NEAR + FAR * FAR) * e3 + e5;
 }
 
 /* And back: six products to four results (matrix A^T). */
@@ -151,61 +220,77 @@ INLINE void from_points(float *to, long step, float m0, float m1, float m2, floa
 {
     float p = m1 + m2, q = m1 - m2, r = m3 + m4, s = m3 - m4;
     to[0] = m0 + p + r;
-    to[step] = q + 2 * s;
-    to[2 * step] = p + 4 * r;
-    to[3 * step] = q + 8 * s + m5;
+    to[step] = NEAR * q + FAR * s;
+    to[2 * step] = NEAR * NEAR * p + FAR * FAR * r;
+    to[3 * step] = NEAR * NEAR * NEAR * q + FAR * FAR * FAR * s + m5;
 }
 
-/* One row of tiles of one map: 6 rows of voxels to v[36][in * pitch]. scratch: 10 lines, all zero beyond the voxels. */
-static void transform_row(const float *const row[6], long w, const Sizes *s, float *restrict v, float *restrict scratch)
+/* Row i of a map's transform, every fourth voxel together, so that what follows reads without gaps. */
+INLINE void by_fours(const float *restrict e, long count, float *restrict q, long line)
 {
-    long next_point = s->next_v;
-    const float *restrict d0 = row[0], *restrict d1 = row[1], *restrict d2 = row[2], *restrict d3 = row[3],
-                *restrict d4 = row[4], *restrict d5 = row[5];
-    float *restrict lines = scratch + 1;
-    float *restrict q0 = scratch + 6 * s->line, *restrict q1 = q0 + s->line, *restrict q2 = q1 + s->line,
-          *restrict q3 = q2 + s->line;
+    float *restrict q0 = q, *restrict q1 = q + line, *restrict q2 = q1 + line, *restrict q3 = q2 + line;
     INDEPENDENT
-    for (long x = 0; x < w; x++)
-        to_points(lines + x, s->line, d0[x], d1[x], d2[x], d3[x], d4[x], d5[x]);
-    for (int i = 0; i < 6; i++) {
-        const float *restrict e = scratch + i * s->line;
-        float *restrict to = v + 6 * i * next_point;
-        INDEPENDENT
-        for (long k = 0; k <= s->nx; k++) { /* every fourth voxel, so that what follows reads without gaps */
-            q0[k] = e[4 * k];
-            q1[k] = e[4 * k + 1];
-            q2[k] = e[4 * k + 2];
-            q3[k] = e[4 * k + 3];
-        }
-        INDEPENDENT
-        for (long k = 0; k < s->nx; k++)
-            to_points(to + k, next_point, q0[k], q1[k], q2[k], q3[k], q0[k + 1], q1[k + 1]);
+    for (long k = 0; k < count; k++) {
+        q0[k] = e[4 * k];
+        q1[k] = e[4 * k + 1];
+        q2[k] = e[4 * k + 2];
+        q3[k] = e[4 * k + 3];
     }
 }
 
-/* Some rows of tiles of plane z, all channels: v[36][in][pitch]; planes outside are zero. */
-static void transform_in(const Layer *l, const Sizes *s, long n, long z, long band, float *v, float *scratch,
+/* One row of tiles of a word's maps: 6 rows of voxels each to v[36][words * pitch]. scratch: 10 lines for each map, all
+   zero beyond the voxels. */
+static void transform_row(const float *const row[PAIR][6], long w, const Sizes *s, word *restrict v,
+                          float *restrict scratch)
+{
+    long line = s->line, next_point = s->next_v;
+    for (long p = 0; p < PAIR; p++) {
+        const float *restrict d0 = row[p][0], *restrict d1 = row[p][1], *restrict d2 = row[p][2],
+                    *restrict d3 = row[p][3], *restrict d4 = row[p][4], *restrict d5 = row[p][5];
+        float *restrict lines = scratch + 10 * p * line + 1;
+        INDEPENDENT
+        for (long x = 0; x < w; x++)
+            to_points(lines + x, line, d0[x], d1[x], d2[x], d3[x], d4[x], d5[x]);
+    }
+    const float *restrict a = scratch + 6 * line, *restrict b = a + 10 * (PAIR - 1) * line;
+    for (int i = 0; i < 6; i++) {
+        word *restrict to = v + 6 * i * next_point;
+        for (long p = 0; p < PAIR; p++)
+            by_fours(scratch + (10 * p + i) * line, s->nx + 1, scratch + (10 * p + 6) * line, line);
+        INDEPENDENT
+        for (long k = 0; k < s->nx; k++) {
+            float first[6], second[6];
+            to_points(first, 1, a[k], a[k + line], a[k + 2 * line], a[k + 3 * line], a[k + 1], a[k + 1 + line]);
+            to_points(second, 1, b[k], b[k + line], b[k + 2 * line], b[k + 3 * line], b[k + 1], b[k + 1 + line]);
+            for (int j = 0; j < 6; j++)
+                to[k + j * next_point] = joined(first[j], second[j]);
+        }
+    }
+}
+
+/* Some rows of tiles of plane z, all channels: v[36][words][pitch]; planes outside are zero. */
+static void transform_in(const Layer *l, const Sizes *s, long n, long z, long band, word *v, float *scratch,
                          const float *zeros)
 {
+    long words = words_of(l), first = z * l->h * l->w;
     if (z < 0 || z >= l->d) {
         for (long point = 0; point < POINTS; point++)
-            for (long c = 0; c < l->in; c++)
+            for (long c = 0; c < words; c++)
                 memset(v + point * s->next_v + c * s->pitch, 0, bytes(s->tiles));
         return;
     }
-    for (long c = 0; c < l->in; c++) {
-        const float *plane = map_of(l, n, c) + z * l->h * l->w;
-        const float *soon = c + AHEAD < l->in ? map_of(l, n, c + AHEAD) + z * l->h * l->w : plane;
+    for (long c = 0; c < words; c++) {
+        const float *planes[PAIR], *soon[PAIR], *row[PAIR][6];
+        maps_of(l, n, c, first, planes);
+        maps_of(l, n, least(c + over(AHEAD, PAIR), words - 1), first, soon);
         for (long r = 0; r < l->rows; r++) {
-            const float *row[6];
-            for (long i = 0; i < 6; i++) {
-                long y = (band * l->rows + r) * TILE - 1 + i;
-                row[i] = y >= 0 && y < l->h ? plane + y * l->w : zeros;
+            for (long i = 0; i < 6 * PAIR; i++) {
+                long p = i / 6, y = (band * l->rows + r) * TILE - 1 + i % 6;
+                row[p][i % 6] = y >= 0 && y < l->h ? planes[p] + y * l->w : zeros;
                 for (long x = 0; x < l->w && y >= 0 && y < l->h; x += LINE)
-                    __builtin_prefetch(soon + y * l->w + x);
+                    __builtin_prefetch(soon[p] + y * l->w + x);
             }
-            transform_row(row, l->w, s, v + c * s->pitch + r * s->nx, scratch);
+            transform_row((const float *const(*)[6])row, l->w, s, v + c * s->pitch + r * s->nx, scratch);
         }
     }
 }
@@ -263,17 +348,19 @@ static void transform_out(const Layer *l, const Sizes *s, long n, long z, long b
 long convolve_scratch(const Layer *l)
 {
     const Sizes s = sizes_of(l);
-    return POINTS * (s.next_v + s.next_m) + 24 * s.t + 10 * s.line + l->w + 4 * LINE;
+    return POINTS * (s.next_v + s.next_m) + 24 * s.t + 10 * PAIR * s.line + l->w + 4 * LINE;
 }
 
-/* weights: [36][out / BLOCK][taps][in][BLOCK] */
+/* weights: [36][out / BLOCK][taps][words][BLOCK] */
 void convolve(const Layer *l, float *scratch)
 {
     const Sizes s = sizes_of(l);
     long bands = over(over(l->h, TILE), l->rows), chunks = over(l->d, l->chunk), ahead = l->taps - 1;
-    long kept = ahead * s.tiles, fresh = l->planes * s.tiles;
-    float *v = take(&scratch, POINTS * s.next_v), *m = take(&scratch, POINTS * s.next_m);
-    float *lines = take(&scratch, 24 * s.t + 10 * s.line), *zeros = take(&scratch, l->w);
+    long words = words_of(l), kept = ahead * s.tiles, fresh = l->planes * s.tiles;
+    const word *weights = l->weights;
+    word *v = (word *)take(&scratch, POINTS * s.next_v);
+    float *m = take(&scratch, POINTS * s.next_m);
+    float *lines = take(&scratch, 24 * s.t + 10 * PAIR * s.line), *zeros = take(&scratch, l->w);
     memset(v, 0, bytes(POINTS * s.next_v));
     memset(zeros, 0, bytes(l->w));
     for (long unit; (unit = atomic_fetch_add(l->next, 1)) < l->n * bands * chunks;) {
@@ -281,17 +368,17 @@ void convolve(const Layer *l, float *scratch)
         long from = unit % chunks * l->chunk, to = least(from + l->chunk, l->d);
         for (long z = from; z < to; z += l->planes) {
             if (z > from)
-                for (long i = 0; i < POINTS * l->in; i++) {
-                    float *row = v + i / l->in * s.next_v + i % l->in * s.pitch;
+                for (long i = 0; i < POINTS * words; i++) {
+                    word *row = v + i / words * s.next_v + i % words * s.pitch;
                     memmove(row, row + fresh, bytes(kept));
                 }
-            memset(lines, 0, bytes(10 * s.line));
+            memset(lines, 0, bytes(10 * PAIR * s.line));
             for (long p = z > from ? ahead : 0; p < l->planes + ahead; p++)
                 transform_in(l, &s, n, z + p - ahead / 2, band, v + p * s.tiles, lines, zeros);
             for (long point = 0; point < POINTS; point++)
                 for (long k = 0; k < s.out; k += BLOCK)
-                    blocks(v + point * s.next_v, s.pitch, l->taps, s.tiles, l->in,
-                           l->weights + (point * s.out + k) * l->taps * l->in, m + point * s.next_m + k * s.t, s.t, s.t);
+                    blocks(v + point * s.next_v, s.pitch, l->taps, s.tiles, words,
+                           weights + (point * s.out + k) * l->taps * words, m + point * s.next_m + k * s.t, s.t, s.t);
             transform_out(l, &s, n, z, band, m, lines);
         }
     }
@@ -308,21 +395,18 @@ static void finish(const float *restrict m, long count, float bias, float slope,
     }
 }
 
-/* Of one row of voxels, or zeros: what the three taps of a kernel see at every second voxel, `next` apart. */
-static void every_second(const float *restrict row, long w, long count, float *restrict to, long next)
+/* Of one row of voxels: what the three taps of a kernel see at every second voxel, `next` apart. */
+static void every_second(const float *const row[PAIR], long w, long count, word *restrict to, long next)
 {
-    float *restrict left = to, *restrict middle = to + next, *restrict right = middle + next;
-    if (!row) {
-        memset(left, 0, bytes(count)), memset(middle, 0, bytes(count)), memset(right, 0, bytes(count));
-        return;
-    }
+    const float *restrict a = row[0], *restrict b = row[PAIR - 1];
+    word *restrict left = to, *restrict middle = to + next, *restrict right = middle + next;
     INDEPENDENT
     for (long q = 0; q < w / 2; q++) {
-        middle[q] = row[2 * q];
-        right[q] = row[2 * q + 1];
+        middle[q] = joined(a[2 * q], b[2 * q]);
+        right[q] = joined(a[2 * q + 1], b[2 * q + 1]);
     }
     if (w % 2) {
-        middle[count - 1] = row[w - 1];
+        middle[count - 1] = joined(a[w - 1], b[w - 1]);
         right[count - 1] = 0;
     }
     left[0] = 0;
@@ -331,28 +415,34 @@ static void every_second(const float *restrict row, long w, long count, float *r
 
 long halve_scratch(const Layer *l)
 {
-    return (9 * l->taps * l->in + BLOCK) * padded(l->rows * over(l->w, 2)) + 2 * LINE;
+    return (9 * l->taps * words_of(l) + BLOCK) * padded(l->rows * over(l->w, 2)) + 2 * LINE;
 }
 
-/* weights: [out / BLOCK][taps][3][3][in][BLOCK] */
+/* weights: [out / BLOCK][taps][3][3][words][BLOCK] */
 void halve(const Layer *l, float *scratch)
 {
     long d = over(l->d, l->step), h = over(l->h, 2), w = over(l->w, 2), bands = over(h, l->rows);
-    long t = padded(l->rows * w), tap = l->in * t;
-    float *v = take(&scratch, 9 * l->taps * tap), *m = take(&scratch, BLOCK * t);
+    long words = words_of(l), t = padded(l->rows * w), tap = words * t;
+    const word *weights = l->weights;
+    word *v = (word *)take(&scratch, 9 * l->taps * tap);
+    float *m = take(&scratch, BLOCK * t);
     memset(v, 0, bytes(9 * l->taps * tap));
     for (long unit; (unit = atomic_fetch_add(l->next, 1)) < l->n * d * bands;) {
         long n = unit / (d * bands), z = unit / bands % d, y = unit % bands * l->rows, rows = least(l->rows, h - y);
-        for (long c = 0; c < l->in; c++)
+        for (long c = 0; c < words; c++)
             for (long i = 0; i < 3 * l->taps * rows; i++) {
                 long r = i % rows, ky = i / rows % 3, kz = i / rows / 3;
                 long from_z = l->step * z + kz - l->taps / 2, from_y = 2 * (y + r) + ky - 1;
-                int inside = from_z >= 0 && from_z < l->d && from_y >= 0 && from_y < l->h;
-                every_second(inside ? map_of(l, n, c) + (from_z * l->h + from_y) * l->w : 0, l->w, w,
-                             v + 3 * (3 * kz + ky) * tap + c * t + r * w, tap);
+                word *to = v + 3 * (3 * kz + ky) * tap + c * t + r * w;
+                const float *row[PAIR];
+                maps_of(l, n, c, (from_z * l->h + from_y) * l->w, row);
+                if (from_z >= 0 && from_z < l->d && from_y >= 0 && from_y < l->h)
+                    every_second(row, l->w, w, to, tap);
+                else
+                    memset(to, 0, bytes(w)), memset(to + tap, 0, bytes(w)), memset(to + 2 * tap, 0, bytes(w));
             }
         for (long k = 0; k < l->out; k += BLOCK) {
-            blocks(v, t, 9 * l->taps, tap, l->in, l->weights + k * 9 * l->taps * l->in, m, t, t);
+            blocks(v, t, 9 * l->taps, tap, words, weights + k * 9 * l->taps * words, m, t, t);
             for (long i = 0; i < least(BLOCK, l->out - k); i++)
                 finish(m + i * t, rows * w, l->bias ? l->bias[k + i] : 0, l->slope,
                        l->y + (((n * l->out + k + i) * d + z) * h + y) * w);
@@ -360,43 +450,53 @@ void halve(const Layer *l, float *scratch)
     }
 }
 
-long pointwise_scratch(const Layer *l) { return (l->in + BLOCK) * padded(l->chunk) + 2 * LINE; }
+long pointwise_scratch(const Layer *l) { return (words_of(l) + BLOCK) * padded(l->chunk) + 2 * LINE; }
 
-/* weights: [out / BLOCK][in][BLOCK] */
+/* weights: [out / BLOCK][words][BLOCK] */
 void pointwise(const Layer *l, float *scratch)
 {
-    long size = l->d * l->h * l->w, chunks = over(size, l->chunk), t = padded(l->chunk);
-    float *v = take(&scratch, l->in * t), *m = take(&scratch, BLOCK * t);
-    memset(v, 0, bytes(l->in * t));
+    long size = l->d * l->h * l->w, chunks = over(size, l->chunk), t = padded(l->chunk), words = words_of(l);
+    const word *weights = l->weights;
+    word *v = (word *)take(&scratch, words * t);
+    float *m = take(&scratch, BLOCK * t);
+    memset(v, 0, bytes(words * t));
     for (long unit; (unit = atomic_fetch_add(l->next, 1)) < l->n * chunks;) {
         long n = unit / chunks, at = unit % chunks * l->chunk, count = least(l->chunk, size - at);
-        for (long c = 0; c < l->in; c++)
-            memcpy(v + c * t, map_of(l, n, c) + at, bytes(count));
+        for (long c = 0; c < words; c++) {
+            const float *maps[PAIR];
+            maps_of(l, n, c, at, maps);
+            join(maps, count, v + c * t);
+        }
         for (long k = 0; k < l->out; k += BLOCK) {
-            blocks(v, t, 1, 0, l->in, l->weights + k * l->in, m, t, t);
+            blocks(v, t, 1, 0, words, weights + k * words, m, t, t);
             for (long i = 0; i < least(BLOCK, l->out - k); i++)
                 finish(m + i * t, count, l->bias ? l->bias[k + i] : 0, l->slope, l->y + (n * l->out + k + i) * size + at);
         }
     }
 }
 
-long transpose_scratch(const Layer *l) { return (l->in + BLOCK) * padded(l->rows * l->w) + 2 * LINE; }
+long transpose_scratch(const Layer *l) { return (words_of(l) + BLOCK) * padded(l->rows * l->w) + 2 * LINE; }
 
-/* weights: [out / (BLOCK / 2)][taps][2][in][BLOCK / 2][2]: the last two are channels and neighbours in a row. */
+/* weights: [out / (BLOCK / 2)][taps][2][words][BLOCK / 2][2]: the last two are channels and neighbours in a row. */
 void transpose(const Layer *l, float *scratch)
 {
     long bands = over(l->h, l->rows), plane = l->h * l->w, half = BLOCK / 2;
-    long t = padded(l->rows * l->w);
-    float *v = take(&scratch, l->in * t), *m = take(&scratch, BLOCK * t);
-    memset(v, 0, bytes(l->in * t));
+    long t = padded(l->rows * l->w), words = words_of(l);
+    const word *weights = l->weights;
+    word *v = (word *)take(&scratch, words * t);
+    float *m = take(&scratch, BLOCK * t);
+    memset(v, 0, bytes(words * t));
     for (long unit; (unit = atomic_fetch_add(l->next, 1)) < l->n * l->d * bands;) {
         long n = unit / (l->d * bands), z = unit / bands % l->d, y = unit % bands * l->rows;
         long rows = least(l->rows, l->h - y);
-        for (long c = 0; c < l->in; c++)
-            memcpy(v + c * t, map_of(l, n, c) + z * plane + y * l->w, bytes(rows * l->w));
+        for (long c = 0; c < words; c++) {
+            const float *maps[PAIR];
+            maps_of(l, n, c, z * plane + y * l->w, maps);
+            join(maps, rows * l->w, v + c * t);
+        }
         for (long job = 0; job < over(l->out, half) * l->taps * 2; job++) {
             long k = job / (2 * l->taps) * half, dz = job / 2 % l->taps, dy = job % 2;
-            blocks(v, t, 1, 0, l->in, l->weights + job * l->in * BLOCK, m, t, t);
+            blocks(v, t, 1, 0, words, weights + job * words * BLOCK, m, t, t);
             for (long i = 0; i < least(half, l->out - k); i++)
                 for (long r = 0; r < rows; r++) {
                     const float *restrict a = m + 2 * i * t + r * l->w, *restrict b = a + t;
@@ -418,6 +518,7 @@ void transpose(const Layer *l, float *scratch)
 void normalise(const Layer *l)
 {
     enum { PART = 1024 };
+    const float *weights = l->weights;
     long size = l->d * l->h * l->w;
     for (long map; (map = atomic_fetch_add(l->next, 1)) < l->n * l->in;) {
         float *restrict a = l->y + map * size;
@@ -438,7 +539,7 @@ void normalise(const Layer *l)
             squares += part;
         }
         float scale = 1 / __builtin_sqrtf((float)(squares / (double)size) + l->eps);
-        scale *= l->weights ? l->weights[map % l->in] : 1;
+        scale *= weights ? weights[map % l->in] : 1;
         float shift = (l->bias ? l->bias[map % l->in] : 0) - mean * scale, slope = l->slope;
         INDEPENDENT
         for (long q = 0; q < size; q++) {

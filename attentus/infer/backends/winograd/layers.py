@@ -83,13 +83,14 @@ class WinogradConv(_Convolution):
         """
         conv = self.conv
         bias, slope = (conv.bias, self.slope) if last else (None, 1.0)
-        if not pays(conv, x.shape):
+        if not pays(conv, x.shape, self.kernels.pair):
             weight = conv.weight[:, first : first + x.shape[1]]
             plain = _CONV[x.ndim](x, weight, bias, padding=conv.padding)
             plain = plain if y is None else plain.add_(y)
             return plain if slope == 1 else F.leaky_relu_(plain, slope)
         if first not in self.packed:
-            self.packed[first] = packed(conv.weight[:, first : first + x.shape[1]], self.kernels.block)
+            weight = conv.weight[:, first : first + x.shape[1]]
+            self.packed[first] = packed(weight, self.kernels.block, self.kernels.pair)
         add = y is not None
         if y is None:
             y = self.kernels.features.empty((x.shape[0], conv.out_channels, *x.shape[2:]))
@@ -114,7 +115,7 @@ class HalvingConv(_Convolution):
 
     def __init__(self, conv: nn.Conv2d | nn.Conv3d, kernels: Kernels, slope: float = 1.0) -> None:
         super().__init__(conv, kernels, slope)
-        self.packed = packed_direct(conv.weight, kernels.block)
+        self.packed = packed_direct(conv.weight, kernels.block, kernels.pair)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *spatial) to (N, K, *halved)."""
@@ -133,7 +134,7 @@ class PointwiseConv(_Convolution):
 
     def __init__(self, conv: nn.Conv2d | nn.Conv3d, kernels: Kernels, slope: float = 1.0) -> None:
         super().__init__(conv, kernels, slope)
-        self.packed = packed_direct(conv.weight, kernels.block)
+        self.packed = packed_direct(conv.weight, kernels.block, kernels.pair)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *spatial) to (N, K, *spatial)."""
@@ -151,7 +152,7 @@ class DoublingConv(_Layer):
         super().__init__(kernels)
         self.conv = conv
         self.taps = conv.kernel_size[0] if len(conv.kernel_size) == 3 else 1
-        self.packed = packed_doubling(conv.weight, kernels.block)
+        self.packed = packed_doubling(conv.weight, kernels.block, kernels.pair)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *spatial) to (N, K, *doubled)."""
@@ -180,10 +181,10 @@ class RectifiedNorm(_Layer):
         return x
 
 
-def pays(conv: nn.Conv2d | nn.Conv3d, shape: Sequence[int]) -> bool:
+def pays(conv: nn.Conv2d | nn.Conv3d, shape: Sequence[int], pair: int = 1) -> bool:
     """Whether features of that shape, (N, c, *spatial), are many enough for Winograd's larger table of weights."""
     taps = math.prod(conv.kernel_size[:-2])
-    table = len(POINTS) ** 2 * taps * shape[1] * conv.out_channels
+    table = len(POINTS) ** 2 * taps * shape[1] * conv.out_channels / pair
     return table <= LARGEST_TABLE * (shape[1] + conv.out_channels) * shape[0] * math.prod(shape[2:])
 
 

@@ -10,36 +10,58 @@ import torch.nn.functional as F
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Values of a line at 0, ±1, ±2 and infinity, scaled: the matrix G of Lavin and Gray, "Fast Algorithms for Convolutional
-# Neural Networks", 2016, section 4.3.
+NEAR, FAR = 2 / 3, 3 / 2
+"""As in `kernels.c`."""
+
+
+def _at(point: float, other: float) -> tuple[float, float, float]:
+    """What weights a line's three coefficients for its value at a point, scaled as Lagrange's formula wants it."""
+    scale = 2 * point**2 * (point**2 - other**2)
+    return 1 / scale, point / scale, point**2 / scale
+
+
+# Values of a line at 0, ±NEAR, ±FAR and infinity, scaled: the matrix G of Lavin and Gray, "Fast Algorithms for
+# Convolutional Neural Networks", 2016, section 4.3, who take 1 and 2.
 POINTS = (
-    (1 / 4, 0, 0),
-    (-1 / 6, -1 / 6, -1 / 6),
-    (-1 / 6, 1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6),
-    (1 / 24, -1 / 12, 1 / 6),
+    (1 / (NEAR * FAR) ** 2, 0, 0),
+    _at(NEAR, FAR),
+    _at(-NEAR, FAR),
+    _at(FAR, NEAR),
+    _at(-FAR, NEAR),
     (0, 0, 1),
 )
 
 
-def packed(weight: Tensor, block: int) -> Tensor:
+def packed(weight: Tensor, block: int, pair: int = 1) -> Tensor:
     """Weights (K, C, [z,] 3, 3) of a convolution as `convolve` reads them: (36, K / block, taps, C, block)."""
     points = torch.tensor(POINTS, dtype=torch.float64)
     whole = weight.detach().double().reshape(*weight.shape[:2], -1, 3, 3)
     at_points = torch.einsum("iy,jx,kczyx->ijzck", points, points, whole).flatten(0, 1)
-    return _in_blocks(at_points, block).permute(0, 3, 1, 2, 4).float().contiguous()
+    return _in_words(_in_blocks(at_points, block).permute(0, 3, 1, 2, 4), -2, pair)
 
 
-def packed_direct(weight: Tensor, block: int) -> Tensor:
+def packed_direct(weight: Tensor, block: int, pair: int = 1) -> Tensor:
     """Weights (K, C, *kernel) as `halve` and `pointwise` read them: (K / block, *kernel, C, block)."""
     whole = weight.detach().float().flatten(2).permute(2, 1, 0)
-    return _in_blocks(whole, block).permute(2, 0, 1, 3).contiguous()
+    return _in_words(_in_blocks(whole, block).permute(2, 0, 1, 3), -2, pair)
 
 
-def packed_doubling(weight: Tensor, block: int) -> Tensor:
+def packed_doubling(weight: Tensor, block: int, pair: int = 1) -> Tensor:
     """Weights (C, K, [2,] 2, 2) of a transposed convolution: (K / half, taps, 2, C, half, 2), half being block / 2."""
     whole = weight.detach().float().reshape(*weight.shape[:2], -1, 2, 2).permute(2, 3, 0, 4, 1)
-    return _in_blocks(whole, block // 2).permute(4, 0, 1, 2, 5, 3).contiguous()
+    return _in_words(_in_blocks(whole, block // 2).permute(4, 0, 1, 2, 5, 3), -3, pair)
+
+
+def _in_words(weights: Tensor, axis: int, pair: int) -> Tensor:
+    """With channels that go in, along an axis counted from the end, as products take them.
+
+    In words of two they are bf16, zeros behind, and the two of a word are the last axis.
+    """
+    if pair == 1:
+        return weights.float().contiguous()
+    by_channel = weights.movedim(axis, -1)
+    filled = F.pad(by_channel, (0, -weights.shape[axis] % pair))
+    return filled.unflatten(-1, (-1, pair)).movedim(-2, axis - 1).bfloat16().contiguous()
 
 
 def _in_blocks(weights: Tensor, block: int) -> Tensor:
