@@ -109,5 +109,5 @@ def create(
     if reason := missing(name):
         raise BadInput(f"Backend {name}: {reason}")
     if name.startswith("winograd"):
-        return winograd.create(net, bf16=name == "winograd-bf16", threads=threads)
+        return winograd.create(net, shape[0], bf16=name == "winograd-bf16", threads=threads)
     return torch_runner.create(name, net, shape, threads=threads)

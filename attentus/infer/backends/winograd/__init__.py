@@ -40,11 +40,12 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}
 """Of the largest result; Winograd's sums are rounded more often than direct ones, by 1e-6 to 1e-5 in fp32."""
 
 
-def create(net: nn.Module, *, bf16: bool = False, threads: int | None) -> TorchRunner:
+def create(net: nn.Module, batch: int, *, bf16: bool = False, threads: int | None) -> TorchRunner:
     """Make a net ready: a copy of it that shares its weights.
 
     Args:
         net: in evaluation mode.
+        batch: windows at once, at most.
         bf16: round to bf16 what is multiplied.
         threads: of the processor; None: as many as torch uses.
 
@@ -57,6 +58,7 @@ def create(net: nn.Module, *, bf16: bool = False, threads: int | None) -> TorchR
 
     def final(x: Tensor) -> Tensor:
         made.features.serve(x.shape[2:])
+        made.short = batch / len(x)
         logits: tuple[Tensor, ...] = changed(x)
         return logits[0]
 

@@ -62,12 +62,15 @@ class Kernels:
     Attributes:
         block: results that are summed up at once.
         pair: channels in a word that products take: 1 in fp32, 2 in bf16.
+        short: how many times as many windows a whole batch has as the one under way: what is computed in which way must
+            not depend on who else is in the batch.
     """
 
     def __init__(self, library: ctypes.CDLL, threads: int) -> None:
         self.threads = threads
         self.block = int(library.block_size())
         self.pair = int(library.channels_in_word())
+        self.short = 1.0
         self.features = Features()
         self._library = library
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="winograd")

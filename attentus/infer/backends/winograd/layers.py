@@ -83,13 +83,12 @@ class WinogradConv(_Convolution):
         """
         conv = self.conv
         bias, slope = (conv.bias, self.slope) if last else (None, 1.0)
-        if not pays(conv, x.shape, self.kernels.pair):
-            weight = conv.weight[:, first : first + x.shape[1]]
-            plain = _CONV[x.ndim](x, weight, bias, padding=conv.padding)
+        weight = conv.weight[:, first : first + x.shape[1]]
+        if not pays(conv, x.shape, self.kernels.short * self.kernels.pair):
+            plain = self._directly(x, weight, bias)
             plain = plain if y is None else plain.add_(y)
             return plain if slope == 1 else F.leaky_relu_(plain, slope)
         if first not in self.packed:
-            weight = conv.weight[:, first : first + x.shape[1]]
             self.packed[first] = packed(weight, self.kernels.block, self.kernels.pair)
         add = y is not None
         if y is None:
@@ -98,6 +97,13 @@ class WinogradConv(_Convolution):
         tensors = {"x": x, "weights": self.packed[first], "bias": bias, "y": y}
         self.kernels("convolve", tensors, self._sizes(x, y) | {"add": int(add)}, slope=slope)
         return y
+
+    def _directly(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """What torch makes of it, in the precision of the kernels."""
+        if self.kernels.pair == 1:
+            return _CONV[x.ndim](x, weight, bias, padding=self.conv.padding)
+        y = _CONV[x.ndim](x.bfloat16(), weight.bfloat16(), padding=self.conv.padding).float()
+        return y if bias is None else y.add_(bias.view(-1, *[1] * (x.ndim - 2)))
 
     def _sizes(self, x: Tensor, y: Tensor) -> dict[str, int]:
         sizes = _sizes(x, y) | {"taps": self.taps}
@@ -181,11 +187,11 @@ class RectifiedNorm(_Layer):
         return x
 
 
-def pays(conv: nn.Conv2d | nn.Conv3d, shape: Sequence[int], pair: int = 1) -> bool:
-    """Whether features of that shape, (N, c, *spatial), are many enough for Winograd's larger table of weights."""
+def pays(conv: nn.Conv2d | nn.Conv3d, shape: Sequence[int], times: float = 1) -> bool:
+    """Whether features of that shape, (N, c, *spatial), so often, are enough for Winograd's larger table of weights."""
     taps = math.prod(conv.kernel_size[:-2])
-    table = len(POINTS) ** 2 * taps * shape[1] * conv.out_channels / pair
-    return table <= LARGEST_TABLE * (shape[1] + conv.out_channels) * shape[0] * math.prod(shape[2:])
+    table = len(POINTS) ** 2 * taps * shape[1] * conv.out_channels
+    return table <= times * LARGEST_TABLE * (shape[1] + conv.out_channels) * shape[0] * math.prod(shape[2:])
 
 
 def _sizes(x: Tensor, y: Tensor) -> dict[str, int]:

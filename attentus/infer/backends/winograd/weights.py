@@ -61,7 +61,7 @@ def _in_words(weights: Tensor, axis: int, pair: int) -> Tensor:
         return weights.float().contiguous()
     by_channel = weights.movedim(axis, -1)
     filled = F.pad(by_channel, (0, -weights.shape[axis] % pair))
-    return filled.unflatten(-1, (-1, pair)).movedim(-2, axis - 1).bfloat16().contiguous()
+    return filled.reshape(*filled.shape[:-1], -1, pair).movedim(-2, axis - 1).bfloat16().contiguous()
 
 
 def _in_blocks(weights: Tensor, block: int) -> Tensor:
