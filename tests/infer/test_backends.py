@@ -149,18 +149,20 @@ class Fake:
         return windows
 
 
+SPEEDS = {"torch": 1.0, "openvino": 0.5, "openvino-bf16": 0.25, "openvino-int8": 2.0, "torch-bf16": 0.6}
+
+
 @pytest.fixture
 def fakes(monkeypatch):
     """What was set up, on a machine where torch takes 1 s and others as told."""
     clock, built = [0.0], []
-    speeds = {"torch": 1.0, "openvino": 0.5, "openvino-bf16": 0.25, "openvino-int8": 2.0, "torch-bf16": 0.6}
 
     def create(name, *_, **__):
         built.append(name)
-        return Fake(name, clock, speeds[name])
+        return Fake(name, clock, SPEEDS[name])
 
     monkeypatch.setattr(backends, "create", create)
-    monkeypatch.setattr(backends, "missing", lambda name: "" if name in speeds else "not here")
+    monkeypatch.setattr(backends, "missing", lambda name: "" if name in SPEEDS else "not here")
     monkeypatch.setattr(choice.time, "perf_counter", lambda: clock[0])
     return built
 
@@ -209,6 +211,16 @@ def test_what_was_timed_is_not_timed_again(net, fakes, tmp_path):
     assert choose() == ("openvino", pytest.approx(1.5)), "long ago"
     (tmp_path / "file").touch()
     assert backends.choose(net, SHAPE, 1000, cache=tmp_path / "file").name == "openvino", "a folder that cannot be made"
+
+
+def test_what_fp32_is_known_to_gain_is_promised_in_bf16_too(net, fakes, monkeypatch, tmp_path):
+    monkeypatch.delitem(SPEEDS, "openvino-bf16")
+    monkeypatch.setitem(SPEEDS, "winograd", 0.4)  # less than is expected of winograd-bf16
+    monkeypatch.setitem(SPEEDS, "winograd-bf16", 0.2)
+    assert backends.choose(net, SHAPE, 1000, cache=tmp_path).name == "winograd"
+    del fakes[:]
+    assert backends.choose(net, SHAPE, 1000, cache=tmp_path, precision="bf16").name == "winograd-bf16"
+    assert fakes == ["torch", "winograd-bf16"]
 
 
 @pytest.mark.parametrize("error", [Unusable, BadInput])

@@ -48,6 +48,8 @@ GAIN = {
 }
 """How many times faster than torch in fp32 a backend is at least expected to be; it is tried if that would pay. Once
 the work is known that winograd takes over, `winograd.expected_gain` says it more exactly."""
+HALVED = 1.2
+"""How many times faster winograd is at least expected to be in bf16, once it is timed in fp32."""
 WITH_TILES = 5.0
 """The same for bf16 on a processor with units for products of matrices (AMX)."""
 SET_UP_S = 5.0
@@ -107,6 +109,8 @@ def choose(
     if cpu_has_tiles():
         gains |= dict.fromkeys(("openvino-bf16", "torch-bf16"), WITH_TILES)
     gains |= {name: seconds / known for name, known in timings.known.items()}
+    if "winograd" in timings.known:
+        gains["winograd-bf16"] = seconds / timings.known.get("winograd-bf16", timings.known["winograd"] / HALVED)
     best, fastest = plain, seconds
     while name := _worth(costs, gains, seconds=seconds, fastest=fastest, batches=batches - 1):
         del costs[name]
