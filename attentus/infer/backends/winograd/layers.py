@@ -22,8 +22,8 @@ TILE = 4
 LARGEST_TABLE = 2.0
 """Bytes of transformed weights per byte of features; beyond, reading them costs what they spare."""
 MAPS_AND_TILES, LEAST_TILES, MOST_TILES = 4096, 32, 128
-"""Channels times tiles that are worked on together, and tiles alone: fewer read what neighbours need again and again,
-more leave the cache."""
+"""Channels times tiles that are worked on together, and tiles alone, in fp32: fewer read what neighbours need again and
+again, more leave the cache."""
 VOXELS_AT_ONCE = 64
 """Of layers that do without tiles."""
 UNITS_PER_THREAD = 4
@@ -59,6 +59,7 @@ class WinogradConv(_Convolution):
     def __init__(self, conv: nn.Conv2d | nn.Conv3d, kernels: Kernels, slope: float = 1.0) -> None:
         super().__init__(conv, kernels, slope)
         self.packed: dict[int, Tensor] = {}
+        self.rounded: dict[int, Tensor] = {}
 
     def forward(self, x: Tensor | Parts) -> Tensor:
         """(N, C, *spatial) to (N, K, *spatial)."""
@@ -85,7 +86,7 @@ class WinogradConv(_Convolution):
         bias, slope = (conv.bias, self.slope) if last else (None, 1.0)
         weight = conv.weight[:, first : first + x.shape[1]]
         if not pays(conv, x.shape, self.kernels.short * self.kernels.pair):
-            plain = self._directly(x, weight, bias)
+            plain = self._directly(x, first, weight, bias)
             plain = plain if y is None else plain.add_(y)
             return plain if slope == 1 else F.leaky_relu_(plain, slope)
         if first not in self.packed:
@@ -98,17 +99,19 @@ class WinogradConv(_Convolution):
         self.kernels("convolve", tensors, self._sizes(x, y) | {"add": int(add)}, slope=slope)
         return y
 
-    def _directly(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _directly(self, x: Tensor, first: int, weight: Tensor, bias: Tensor | None) -> Tensor:
         """What torch makes of it, in the precision of the kernels."""
         if self.kernels.pair == 1:
             return _CONV[x.ndim](x, weight, bias, padding=self.conv.padding)
-        y = _CONV[x.ndim](x.bfloat16(), weight.bfloat16(), padding=self.conv.padding).float()
+        if first not in self.rounded:
+            self.rounded[first] = weight.bfloat16()
+        y = _CONV[x.ndim](x.bfloat16(), self.rounded[first], padding=self.conv.padding).float()
         return y if bias is None else y.add_(bias.view(-1, *[1] * (x.ndim - 2)))
 
     def _sizes(self, x: Tensor, y: Tensor) -> dict[str, int]:
         sizes = _sizes(x, y) | {"taps": self.taps}
         across, down, depth = -(-sizes["w"] // TILE), -(-sizes["h"] // TILE), sizes["d"]
-        tiles = min(max(MAPS_AND_TILES // sizes["in"], LEAST_TILES), MOST_TILES)
+        tiles = self.kernels.pair * min(max(MAPS_AND_TILES // sizes["in"], LEAST_TILES), MOST_TILES)
         rows = min(-(-down // 2), max(1, tiles // 2 // across))
         planes = min(depth, max(1, tiles // (rows * across)))
         wanted = -(-UNITS_PER_THREAD * self.kernels.threads // (sizes["n"] * -(-down // rows)))

@@ -34,9 +34,10 @@ POINTS = (
 
 def packed(weight: Tensor, block: int, pair: int = 1) -> Tensor:
     """Weights (K, C, [z,] 3, 3) of a convolution as `convolve` reads them: (36, K / block, taps, C, block)."""
-    points = torch.tensor(POINTS, dtype=torch.float64)
-    whole = weight.detach().double().reshape(*weight.shape[:2], -1, 3, 3)
-    at_points = torch.einsum("iy,jx,kczyx->ijzck", points, points, whole).flatten(0, 1)
+    line = torch.tensor(POINTS, dtype=torch.float64)
+    planes = weight.detach().reshape(*weight.shape[:2], -1, 9).permute(2, 1, 0, 3)
+    at_points = torch.kron(line, line) @ planes.double().flatten(0, 2).T
+    at_points = at_points.float().view(-1, *planes.shape[:3])
     return _in_words(_in_blocks(at_points, block).permute(0, 3, 1, 2, 4), -2, pair)
 
 
@@ -59,12 +60,12 @@ def _in_words(weights: Tensor, axis: int, pair: int) -> Tensor:
     """
     if pair == 1:
         return weights.float().contiguous()
-    by_channel = weights.movedim(axis, -1)
-    filled = F.pad(by_channel, (0, -weights.shape[axis] % pair))
-    return filled.reshape(*filled.shape[:-1], -1, pair).movedim(-2, axis - 1).bfloat16().contiguous()
+    by_channel = _in_blocks(weights.movedim(axis, -1).bfloat16(), pair)
+    return by_channel.movedim(-2, axis - 1).contiguous()
 
 
 def _in_blocks(weights: Tensor, block: int) -> Tensor:
     """(..., K) to (..., K / block, block), zeros behind."""
-    filled = F.pad(weights, (0, -weights.shape[-1] % block))
+    lacking = -weights.shape[-1] % block
+    filled = F.pad(weights, (0, lacking)) if lacking else weights
     return filled.reshape(*filled.shape[:-1], -1, block)
