@@ -67,7 +67,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     operations = nets.cost(net, 1, size).flops
     windows = np.random.default_rng(0).normal(size=(1, 1, *size)).astype(np.float32)
     row: dict[str, Any] = {"size": size, "gflop": operations / 1e9}
-    for backend in ("torch", "torch-bf16", "winograd", "openvino", "openvino-bf16"):
+    for backend in ("torch", "torch-bf16", "winograd", "winograd-bf16", "openvino", "openvino-bf16"):
         if not backends.missing(backend):
             runner = backends.create(backend, net, windows.shape)
             row[backend] = operations / seconds(lambda run=runner: run(windows), rounds)
@@ -92,7 +92,8 @@ def main() -> None:
         print(json.dumps({"peak": best, "nets": rows}, indent=1))
         return
     print(f"products of matrices: fp32 {best['fp32'] / 1e9:.0f} GFLOP/s, bf16 {best['bf16'] / 1e9:.0f} GFLOP/s")
-    columns = {"torch": "fp32", "openvino": "fp32", "winograd": "fp32", "torch-bf16": "bf16", "openvino-bf16": "bf16"}
+    columns = {"torch": "fp32", "openvino": "fp32", "winograd": "fp32"}
+    columns |= dict.fromkeys(("torch-bf16", "openvino-bf16", "winograd-bf16"), "bf16")
     print(f"{'':18}{'window':>16}{'GFLOP':>8}" + "".join(f"{name:>15}" for name in columns))
     for name, row in rows.items():
         shares = [f"{row[c] / best[kind]:.0%}" if c in row else "-" for c, kind in columns.items()]

@@ -53,7 +53,7 @@ def predict(
     ] = None,
     speed: Annotated[
         Literal["best", "balanced", "fast"],
-        typer.Option(help="best: fp32; balanced: bf16, no flips; fast: 8-bit integers, little overlap."),
+        typer.Option(help="best: fp32; balanced: bf16, no flips; fast: 8 bits where they are faster, little overlap."),
     ] = "best",
     vote: Annotated[
         Literal["mean", "majority"], typer.Option(help="How several models decide: mean probability or heads.")

@@ -55,8 +55,8 @@ LEVELS: dict[str, Level] = {
     "balanced": Level("bf16", mirror=False),
     "fast": Level("int8", mirror=False, overlap=0.25),
 }
-"""best: what the recipe says, in fp32. balanced: bf16 where the processor has it, no flips. fast: 8-bit integers, no
-flips, windows that overlap by a quarter at most."""
+"""best: what the recipe says, in fp32. balanced: bf16 where the processor has it, no flips. fast: 8-bit integers
+where they are faster than bf16, no flips, windows that overlap by a quarter at most."""
 
 
 def level_named(speed: str) -> Level:

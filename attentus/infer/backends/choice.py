@@ -78,8 +78,8 @@ def choose(
     """The backend that finishes a job first, setting it up included.
 
     torch runs a batch of small windows. Of the backends that promise to win back their cost on the rest of the job, the
-    one that promises to end first is set up and timed, then the next, until none promises more than the fastest so far,
-    which stays. A converted network in the cache costs next to nothing, so that even short jobs use it, and what was
+    one that costs least is set up and timed, then the next, until none promises more than the fastest so far, which
+    stays. A converted network in the cache costs next to nothing, so that even short jobs use it, and what was
     timed on this machine within some days is not timed again.
 
     Args:
@@ -153,7 +153,9 @@ def _worth(
     fastest: float,
     batches: int,
 ) -> str | None:
-    """The backend that promises to end first; None if none wins back its cost, with a margin.
+    """The backend to try next: of those that win back their cost, with a margin, the one that costs least; else None.
+
+    Where several cost the same, the one that promises to end first.
 
     Args:
         costs: seconds until each is set up.
@@ -162,12 +164,12 @@ def _worth(
         fastest: that the fastest backend so far takes.
         batches: still to do.
     """
-    ends: dict[str, float] = {}
+    worth: dict[str, tuple[float, float]] = {}
     for name, cost in costs.items():
         rest = batches * seconds / gains[name]
         if batches * fastest - rest >= MARGIN * cost:
-            ends[name] = cost + rest
-    return min(ends, key=lambda name: ends[name], default=None)
+            worth[name] = cost, rest
+    return min(worth, key=lambda name: worth[name], default=None)
 
 
 def _cost(name: str, sample: tuple[int, ...], seconds: float) -> float:
