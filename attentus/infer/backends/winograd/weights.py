@@ -1,4 +1,4 @@
-"""Weights as `kernels.c` reads them."""
+"""Weights as `kernels.c` reads them, with as many results in a block and channels in a word as `Kernels` says."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ POINTS = (
 
 def packed(weight: Tensor, block: int, pair: int = 1) -> Tensor:
     """Weights (K, C, [z,] 3, 3) of a convolution as `convolve` reads them: (36, K / block, taps, C, block)."""
-    line = torch.tensor(POINTS, dtype=torch.float64)
+    line = torch.tensor(POINTS, dtype=torch.float64 if pair == 1 else torch.float32)  # bf16 rounds far more than either
     planes = weight.detach().reshape(*weight.shape[:2], -1, 9).permute(2, 1, 0, 3)
-    at_points = torch.kron(line, line) @ planes.double().flatten(0, 2).T
+    at_points = torch.kron(line, line) @ planes.to(line.dtype).flatten(0, 2).T
     at_points = at_points.float().view(-1, *planes.shape[:3])
     return _in_words(_in_blocks(at_points, block).permute(0, 3, 1, 2, 4), -2, pair)
 
