@@ -11,9 +11,9 @@ scan, an enlarged phantom, with the same voxel size, window and overlap, without
 normalise, resample, sliding window with Gaussian weights, bring back to the scan's grid, decide, write the labels.
 nnU-Net is its predictor with its own preprocessing and export. MONAI is LoadImage, Spacing, sliding_window_inference,
 and the way back by interpolation of its logits. Ours is `attentus predict` at each level of speed; "torch" is the
-plain reference. "fast, first of 20" is the first scan of a cohort, on which the net is converted to 8 bits; the rows
-of "fast" find it converted, as `attentus export` and cohorts leave it. "fast" uses the overlap given, not its own, so
-that only the numbers get rougher; "fast, wide" is the level as users have it.
+plain reference. "fast, first of 20" is the first scan of a cohort: where 8 bits promise more than bf16 the net is
+converted on it, and the rows of "fast" find it converted, as `attentus export` and cohorts leave it. "fast" uses the
+overlap given, not its own, so that only the numbers get rougher; "fast, wide" is the level as users have it.
 
 Every row is a process; peak memory is the largest resident size (VmHWM). "memory": freed memory is kept, see
 attentus.infer.processor.keep_memory. Labels are compared with those of our torch row, as Dice per structure; random

@@ -57,8 +57,9 @@ def test_all_backends_say_what_torch_says(name, net, windows, exact, cache):
     found = runner(windows)
     assert found.dtype == np.float32
     assert np.abs(found - exact).max() <= ROUGH.get(name, 1e-4) * np.abs(exact).max()
-    allowed = 1e-3 if name != "winograd-bf16" else ROUGH[name]  # torch sums batches up differently
-    assert np.abs(runner(windows[1:]) - found[1:]).max() < allowed * max(1, np.abs(exact).max()), "less than a batch"
+    # What torch computes beside winograd-bf16 sums batches up differently; the last digit decides what is rounded up.
+    allowed = 1e-3 if name != "winograd-bf16" else ROUGH[name] * np.abs(exact).max()
+    assert np.abs(runner(windows[1:]) - found[1:]).max() < allowed, "fewer windows than a batch"
 
 
 def test_wrong_names_and_missing_packages_are_answered(net, monkeypatch):
@@ -177,8 +178,8 @@ def test_a_backend_is_chosen_by_what_the_job_is_worth(net, fakes):
     windows = [np.zeros(SHAPE[1:], np.float32)]
     del fakes[:]
     assert backends.choose(net, SHAPE, 10_000, precision="int8", calibration=windows).name == "openvino-bf16"
-    assert fakes == ["torch", "torch-bf16", "openvino-bf16"], "so fast that int8 does not promise more"
-    assert backends.choose(net, SHAPE, 500, precision="int8", calibration=windows).name == "openvino-bf16", (
+    assert fakes == ["torch", "openvino-bf16"], "so fast that int8 does not promise more"
+    assert backends.choose(net, SHAPE, 200, precision="int8", calibration=windows).name == "openvino-bf16", (
         "pays sooner"
     )
     slices = (*SHAPE[:2], *SHAPE[3:])
@@ -201,10 +202,9 @@ def test_what_was_timed_is_not_timed_again(net, fakes, tmp_path):
 
     assert choose() == ("openvino", pytest.approx(1.0 + 0.5))
     assert choose() == ("openvino", 0.0)
-    assert choose(precision="bf16") == ("openvino-bf16", pytest.approx(0.6 + 0.25)), "only bf16 is new"
-    assert choose(precision="bf16") == ("openvino-bf16", 0.0)
+    assert choose(precision="bf16") == ("openvino-bf16", pytest.approx(0.25)), "it alone is new"
     [file] = tmp_path.iterdir()
-    assert set(json.loads(file.read_text())) == {"torch", "openvino", "torch-bf16", "openvino-bf16"}
+    assert set(json.loads(file.read_text())) == {"torch", "openvino", "openvino-bf16"}
     assert choose(threads=7)[1] > 0, "another number of threads"
     file.write_text("{")
     assert choose() == ("openvino", pytest.approx(1.5)), "damaged"
@@ -214,12 +214,12 @@ def test_what_was_timed_is_not_timed_again(net, fakes, tmp_path):
     assert backends.choose(net, SHAPE, 1000, cache=tmp_path / "file").name == "openvino", "a folder that cannot be made"
 
 
-def test_int8_is_tried_after_what_costs_less(net, fakes, monkeypatch):
+def test_quantising_is_tried_last(net, fakes, monkeypatch):
     monkeypatch.setitem(SPEEDS, "openvino-bf16", 0.5)
     monkeypatch.setitem(SPEEDS, "openvino-int8", 0.2)
     windows = [np.zeros(SHAPE[1:], np.float32)]
     assert backends.choose(net, SHAPE, 10_000, precision="int8", calibration=windows).name == "openvino-int8"
-    assert fakes == ["torch", "torch-bf16", "openvino-bf16", "openvino-int8"]
+    assert fakes == ["torch", "openvino-bf16", "openvino-int8"]
 
 
 def test_what_fp32_is_known_to_gain_is_promised_in_bf16_too(net, fakes, monkeypatch, tmp_path):

@@ -230,6 +230,24 @@ def test_every_net_says_what_torch_says(name, dims, backend):
     assert np.abs(found - expected).max() <= allowed
 
 
+@pytest.mark.parametrize("windows", [1, 2])
+def test_others_in_the_batch_do_not_decide_what_is_computed_how(monkeypatch, windows):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(32, 32, 3, padding=1)
+
+        def forward(self, x):
+            return (self.conv(x),)
+
+    net, called, right = Net().eval(), [], compiled.Kernels.__call__
+    assert [layers.pays(net.conv, (n, 32, 14, 14)) for n in (1, 2)] == [False, True]
+    runner = backends.create("winograd", net, (2, 32, 14, 14))
+    monkeypatch.setattr(compiled.Kernels, "__call__", lambda *a, **k: (called.append(a[1]), right(*a, **k)))
+    runner(np.ones((windows, 32, 14, 14), np.float32))
+    assert called == ["convolve"]
+
+
 def test_the_work_it_takes_over_is_counted():
     net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 4, 1))
     with winograd.counted(net) as products, torch.no_grad():

@@ -48,10 +48,10 @@ GAIN = {
 }
 """How many times faster than torch in fp32 a backend is at least expected to be; it is tried if that would pay. Once
 the work is known that winograd takes over, `winograd.expected_gain` says it more exactly."""
-HALVED = 1.2
-"""How many times faster winograd is at least expected to be in bf16, once it is timed in fp32."""
 WITH_TILES = 5.0
 """The same for bf16 on a processor with units for products of matrices (AMX)."""
+HALVED = 1.2
+"""How many times faster winograd is at least expected to be in bf16, once it is timed in fp32."""
 SET_UP_S = 5.0
 """Seconds that converting and compiling take besides passes over windows."""
 COMPILE_S = 2.0
@@ -78,9 +78,9 @@ def choose(
     """The backend that finishes a job first, setting it up included.
 
     torch runs a batch of small windows. Of the backends that promise to win back their cost on the rest of the job, the
-    one that costs least is set up and timed, then the next, until none promises more than the fastest so far, which
-    stays. A converted network in the cache costs next to nothing, so that even short jobs use it, and what was
-    timed on this machine within some days is not timed again.
+    one that promises to end first is set up and timed, then the next, until none promises more than the fastest so far,
+    which stays. What must be quantised first comes last. A converted network in the cache costs next to nothing, so
+    that even short jobs use it, and what was timed on this machine within some days is not timed again.
 
     Args:
         net: see `create`, as for the others.
@@ -153,9 +153,9 @@ def _worth(
     fastest: float,
     batches: int,
 ) -> str | None:
-    """The backend to try next: of those that win back their cost, with a margin, the one that costs least; else None.
+    """The backend that promises to end first; None if none wins back its cost, with a margin.
 
-    Where several cost the same, the one that promises to end first.
+    Promises are cautious. Quantising costs most by far, so it is tried when all others have shown what they can do.
 
     Args:
         costs: seconds until each is set up.
@@ -164,11 +164,11 @@ def _worth(
         fastest: that the fastest backend so far takes.
         batches: still to do.
     """
-    worth: dict[str, tuple[float, float]] = {}
+    worth: dict[str, tuple[bool, float]] = {}
     for name, cost in costs.items():
         rest = batches * seconds / gains[name]
         if batches * fastest - rest >= MARGIN * cost:
-            worth[name] = cost, rest
+            worth[name] = name == "openvino-int8" and cost > READY_S, cost + rest
     return min(worth, key=lambda name: worth[name], default=None)
 
 

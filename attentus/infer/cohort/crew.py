@@ -188,8 +188,8 @@ def work(piece: Piece) -> Done | str:
     try:
         limit_threads(piece.threads, socket.gethostname())
         leash.look()
-        order = replace(piece.order, overwrite=piece.order.overwrite or piece.begun.is_file())
         with piece.begun.open("a", encoding="utf-8") as note:
+            order = replace(piece.order, overwrite=piece.order.overwrite or note.tell() > 0)
             note.write("|")
         model = _model(piece)
         volume = fetch(order.scan, model.recipe)

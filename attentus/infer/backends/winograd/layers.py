@@ -191,7 +191,13 @@ class RectifiedNorm(_Layer):
 
 
 def pays(conv: nn.Conv2d | nn.Conv3d, shape: Sequence[int], times: float = 1) -> bool:
-    """Whether features of that shape, (N, c, *spatial), so often, are enough for Winograd's larger table of weights."""
+    """Whether features are many enough for Winograd's larger table of weights.
+
+    Args:
+        conv: the convolution.
+        shape: of features, (N, c, *spatial); c is all its channels or some.
+        times: how many times as many features as that the table may be weighed against.
+    """
     taps = math.prod(conv.kernel_size[:-2])
     table = len(POINTS) ** 2 * taps * shape[1] * conv.out_channels
     return table <= times * LARGEST_TABLE * (shape[1] + conv.out_channels) * shape[0] * math.prod(shape[2:])

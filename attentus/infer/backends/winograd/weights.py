@@ -33,7 +33,10 @@ POINTS = (
 
 
 def packed(weight: Tensor, block: int, pair: int = 1) -> Tensor:
-    """Weights (K, C, [z,] 3, 3) of a convolution as `convolve` reads them: (36, K / block, taps, C, block)."""
+    """Weights (K, C, [z,] 3, 3) of a convolution as `convolve` reads them: (36, K / block, taps, C, block).
+
+    With a pair of 2, here and below, C / 2 stands for C and the two channels of a word are one more axis, the last.
+    """
     line = torch.tensor(POINTS, dtype=torch.float64 if pair == 1 else torch.float32)  # bf16 rounds far more than either
     planes = weight.detach().reshape(*weight.shape[:2], -1, 9).permute(2, 1, 0, 3)
     at_points = torch.kron(line, line) @ planes.to(line.dtype).flatten(0, 2).T
@@ -59,7 +62,7 @@ def _in_words(weights: Tensor, axis: int, pair: int) -> Tensor:
     In words of two they are bf16, zeros behind, and the two of a word are the last axis.
     """
     if pair == 1:
-        return weights.float().contiguous()
+        return weights.contiguous()
     by_channel = _in_blocks(weights.movedim(axis, -1).bfloat16(), pair)
     return by_channel.movedim(-2, axis - 1).contiguous()
 
