@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["counted", "create", "expected_gain", "kernels", "missing", "with_kernels"]
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}
-"""Of the largest result. Winograd's sums are rounded more often than direct ones: by 1e-6 to 1e-5 in fp32; in bf16 0.016
-was seen."""
+"""Of the largest result. Winograd's sums are rounded more often than direct ones: by 1e-6 to 1e-5 in fp32, by 0.016
+in bf16, as far as seen."""
 
 
 def create(net: nn.Module, batch: int, *, bf16: bool = False, threads: int | None) -> TorchRunner:

@@ -52,13 +52,13 @@ enum { LINE = 16, AHEAD = 2 }; /* floats in a cache line; maps that are fetched 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 #ifdef BF16
-typedef __m512bh words;
+typedef __m512bh factors;
 
-INLINE words load(const word *v) { return (words)_mm512_loadu_si512(v); }
+INLINE factors load(const word *v) { return (factors)_mm512_loadu_si512(v); }
 
-INLINE vec plus_product(vec sum, word u, words v)
+INLINE vec plus_product(vec sum, word u, factors v)
 {
-    return (vec)_mm512_dpbf16_ps((__m512)sum, (words)_mm512_set1_epi32((int)u), v);
+    return (vec)_mm512_dpbf16_ps((__m512)sum, (factors)_mm512_set1_epi32((int)u), v);
 }
 
 INLINE word joined(float first, float second)
@@ -68,11 +68,11 @@ INLINE word joined(float first, float second)
     return (a + 0x8000u) >> 16 | ((b + 0x8000u) & 0xffff0000u); /* rounded */
 }
 #else
-typedef vec words;
+typedef vec factors;
 
-INLINE words load(const word *v) { return *(const vec *)v; }
+INLINE factors load(const word *v) { return *(const vec *)v; }
 
-INLINE vec plus_product(vec sum, word u, words v) { return sum + u * v; }
+INLINE vec plus_product(vec sum, word u, factors v) { return sum + u * v; }
 
 INLINE word joined(float first, float second)
 {
@@ -109,11 +109,11 @@ static size_t bytes(long floats) { return sizeof(float) * (size_t)floats; }
 /* Words that hold what goes into a result's voxel. */
 static long words_of(const Layer *l) { return over(l->in, PAIR); }
 
-/* Where `word` of them finds its channels at some voxel; a second one that does not exist has weights of 0. */
-static void maps_of(const Layer *l, long n, long word, long voxel, const float *maps[PAIR])
+/* Where word `at` of them finds its channels at some voxel; a second one that does not exist has weights of 0. */
+static void maps_of(const Layer *l, long n, long at, long voxel, const float *maps[PAIR])
 {
     for (long p = 0; p < PAIR; p++)
-        maps[p] = l->x + (n * l->in + least(word * PAIR + p, l->in - 1)) * l->d * l->h * l->w + voxel;
+        maps[p] = l->x + (n * l->in + least(at * PAIR + p, l->in - 1)) * l->d * l->h * l->w + voxel;
 }
 
 static void join(const float *const maps[PAIR], long count, word *restrict to)
@@ -146,7 +146,7 @@ INLINE void block(const word *v, long pitch, long taps, long step, long c, const
     for (long tap = 0; tap < taps; tap++) {
         const word *restrict row = v + tap * step;
         for (long i = 0; i < c; i++, row += pitch, u += BLOCK) {
-            words a = load(row), b = load(wide == 2 ? row + LANES : row);
+            factors a = load(row), b = load(wide == 2 ? row + LANES : row);
 #pragma GCC unroll 8
             for (int k = 0; k < BLOCK; k++) {
                 sum[k][0] = plus_product(sum[k][0], u[k], a);
