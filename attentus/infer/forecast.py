@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from attentus.infer.sliding import Walk
     from attentus.transforms.prepare import Preparation
 
+SLABS_AT_ONCE = 2
+"""Slabs that are brought back to the scan's grid at the same time."""
 SLAB_COPIES = 5
 """Copies of a slab of logits there are at once on the way back: taken, mixed along y and x, compared."""
 SAMPLED_S = 0.002
@@ -82,7 +84,7 @@ def forecast(walks: list[Walk], scans: list[Preparation], maps: int, *, labels: 
         loaded=loaded,
         net=net,
         sums=sum(sums),
-        rows=sum(rows) + 4 * SLAB_COPIES * SLAB_VOXELS,
+        rows=sum(rows) + 4 * SLABS_AT_ONCE * SLAB_COPIES * SLAB_VOXELS,
         labels=labels,
     )
 

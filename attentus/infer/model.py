@@ -143,6 +143,8 @@ class Model:
             BadInput: the scan cannot be read, has other channels than the model, or holds NaN; it cannot be done in
                 `max_ram`.
         """
+        if self.engine and not attention:
+            self.engine.begin(self.window)
         volume = read_volume(scan)
         net = self.net if attention else self.runner()
         wish = Wish(clean, probabilities, limit=max_ram)

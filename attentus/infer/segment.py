@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
+from attentus.aside import Aside
 from attentus.data.resolve import values_in
 from attentus.errors import BadInput
 from attentus.infer.clean import clean as clean_labels
-from attentus.infer.forecast import Forecast, forecast
+from attentus.infer.forecast import SLABS_AT_ONCE, Forecast, forecast
 from attentus.infer.sliding import Options, Walk
 from attentus.progress import Progress, Silent
 from attentus.recipes import Clean, Recipe
@@ -122,23 +123,30 @@ def segment(members: Sequence[Member], volume: Volume, wish: Wish, progress: Pro
         out.probabilities = empty_probabilities(len(recipe.outputs), volume.grid.shape, regions=regions)
     how = recipe.infer.clean if wish.clean else {}
     thresholds = [how.get(structure.name, Clean()).threshold for structure in recipe.labels]
+
+    def bring(taken: list[Maps], steps: tuple[Step, ...]) -> None:
+        slabs = [_slab(m, s, maps, step) for m, s, maps, step in zip(members, scans, taken, steps, strict=True)]
+        logits = _together([slab.pop("logits") for slab in slabs], regions=regions, vote=wish.vote)
+        rows = steps[0].rows
+        out.labels[way.box][rows] = table[decide(logits, regions=regions, thresholds=thresholds)]
+        if out.probabilities is not None:
+            out.probabilities[(slice(None), *way.box)][:, rows] = activate(logits, regions=regions)
+        for name, maps in slabs[0].items():
+            out.maps[name][(slice(None), *way.box)][:, rows] = maps
+
     with (progress or Silent()).task("windows", sum(len(w.how.starts(w.shape)) for w in walks)) as task:
         for walk in walks:
             walk.task = task
-        for steps in zip(*plans, strict=True):
-            taken = [walk.rows(step.needs.start, step.needs.stop) for walk, step in zip(walks, steps, strict=True)]
-            if wish.keep is not None:
-                _keep(out, taken[0], steps[0].needs, scans[0].grid.shape, wish.keep)
-            slabs = [_slab(m, s, maps, step) for m, s, maps, step in zip(members, scans, taken, steps, strict=True)]
-            logits = _together([slab.pop("logits") for slab in slabs], regions=regions, vote=wish.vote)
-            rows = steps[0].rows
-            out.labels[way.box][rows] = table[decide(logits, regions=regions, thresholds=thresholds)]
-            if out.probabilities is not None:
-                out.probabilities[(slice(None), *way.box)][:, rows] = activate(logits, regions=regions)
-            for name, maps in slabs[0].items():
-                if name not in out.maps:
-                    out.maps[name] = np.zeros((len(maps), *volume.grid.shape), np.float16)
-                out.maps[name][(slice(None), *way.box)][:, rows] = maps
+        with Aside(SLABS_AT_ONCE) as aside:
+            for steps in zip(*plans, strict=True):
+                if not all(walk.ready(step.needs.stop) for walk, step in zip(walks, steps, strict=True)):
+                    aside.wait()  # windows take all cores, and memory
+                taken = [walk.rows(step.needs.start, step.needs.stop) for walk, step in zip(walks, steps, strict=True)]
+                if wish.keep is not None:
+                    _keep(out, taken[0], steps[0].needs, scans[0].grid.shape, wish.keep)
+                for name in taken[0].keys() - {"logits"} - out.maps.keys():
+                    out.maps[name] = np.zeros((len(taken[0][name]), *volume.grid.shape), np.float16)
+                aside.do(bring, taken, steps)
     names = {structure.name: structure.value for structure in recipe.labels}
     values = values_in(recipe)
     changes = clean_labels(out.labels, volume.grid.spacing, how, names, values)

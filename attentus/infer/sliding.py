@@ -160,11 +160,15 @@ class Walk:
         for ring in self._canvas.values():
             ring.forget(first)
         self._low = first
-        while self._final < last:
+        while not self.ready(last):
             self._advance()
         z, y, x = self._totals
         total = z[first:last, None, None] * y[:, None] * x
         return {name: ring.take(first, last) / total for name, ring in self._canvas.items()}
+
+    def ready(self, last: int) -> bool:
+        """Whether the rows below one can be had without another window."""
+        return self._final >= last
 
     def logits(self, first: int, last: int) -> NDArray[np.float32]:
         """`rows` of the logits alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import chain, combinations, islice
 from typing import TYPE_CHECKING, Literal
@@ -11,7 +12,9 @@ import numpy as np
 from attentus.data.patches import window as cut
 from attentus.errors import UnknownName
 from attentus.infer import backends
+from attentus.infer.backends import winograd
 from attentus.infer.backends.int8 import sample_shape, windows_for
+from attentus.infer.processor import best_precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 Speed = Literal["best", "balanced", "fast"]
 
+SURELY = 2**19
+"""Voxels of a batch of windows in 3D for which compiling kernels pays with any net."""
 GOLDEN = (5**0.5 - 1) / 2
 """Multiples of it modulo 1 fall evenly."""
 
@@ -88,6 +93,13 @@ class Engine:
     cache: Path | None = None
     scans: int = 1
     runner: Runner | None = None
+
+    def begin(self, window: Window) -> None:
+        """Begin what takes a while beside reading the scan, where windows are large enough that it surely pays."""
+        voxels, device = window.batch * math.prod(window.size), next(self.net.parameters()).device
+        if self.runner is None and self.dims == 3 and voxels >= SURELY and device.type == "cpu":
+            rough = self.level.precision != "fp32" and best_precision("cpu") == "bf16"
+            winograd.begin(bf16=rough)
 
     def run(self, scan: Preparation, how: Window) -> Run:
         """The net as a function of windows (N, C, z, y, x)."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from attentus.aside import Aside
 from attentus.errors import AttentusError, BadFile, BadInput
 from attentus.io.gz import DAMAGE, packing, unpacking
 from attentus.io.sniff import broken_gzip, ending
@@ -179,19 +181,23 @@ def _fill(array: NDArray[Any], stored: Any) -> None:
     file, scaled = stored.file_like, (stored.slope, stored.inter) != (1, 0)
     channels, depth, height, width = array.shape
     rows = max(1, SLAB_BYTES // (height * width * stored.dtype.itemsize))
-    buffer = np.empty((min(rows, depth), height, width), stored.dtype)
+    buffers = cycle(np.empty((2, min(rows, depth), height, width), stored.dtype))
     file.seek(stored.offset)
-    for channel in range(1 if stored.dtype.names else channels):
-        for first in range(0, depth, rows):
-            slab = buffer[: depth - first]
-            if file.readinto(slab.reshape(-1).view(np.uint8)) != slab.nbytes:
-                raise OSError("it holds fewer voxels than its header says")
-            place = array[:, first : first + rows]
-            if stored.dtype.names:
-                for field, name in zip(place, stored.dtype.names, strict=True):
-                    field[...] = slab[name]
-            else:
-                place[channel] = slab * np.float64(stored.slope) + stored.inter if scaled else slab
+
+    def put(slab: NDArray[Any], place: NDArray[Any], channel: int) -> None:
+        if stored.dtype.names:
+            for field, name in zip(place, stored.dtype.names, strict=True):
+                field[...] = slab[name]
+        else:
+            place[channel] = slab * np.float64(stored.slope) + stored.inter if scaled else slab
+
+    with Aside(1) as aside:  # while one buffer is put where it belongs, the other is read
+        for channel in range(1 if stored.dtype.names else channels):
+            for first in range(0, depth, rows):
+                slab = next(buffers)[: depth - first]
+                if file.readinto(slab.reshape(-1).view(np.uint8)) != slab.nbytes:
+                    raise OSError("it holds fewer voxels than its header says")
+                aside.do(put, slab, array[:, first : first + rows], channel)
     file.read(1)  # at the end, and only there, the checksum of a gzipped file is compared
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Corner = tuple[int, int, int]
 
-SLAB_VOXELS = 4_000_000
+SLAB_VOXELS = 2_000_000
 """Voxels of the scan's grid, times classes, that `restore` handles at a time; bounds its memory."""
 BLOCK = 32
 """Prepared rows that are made at a time. Never let it depend on anything: bits do."""

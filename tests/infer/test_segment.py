@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from functools import partial
 
 import make
@@ -78,6 +80,41 @@ def test_labels_are_the_same_bits_whatever_the_slab_the_memory_and_the_batch(mon
         found = model(dims=dims).predict(scan(), probabilities=True)
         np.testing.assert_array_equal(found.labels.array, expected.labels.array)
         np.testing.assert_array_equal(found.probabilities.array, expected.probabilities.array)
+
+
+def test_slabs_come_back_beside_each_other_but_never_beside_windows(monkeypatch):
+    bringing, most, lock = 0, 0, threading.Lock()
+    decide, advance = segmenting.decide, Walk._advance
+
+    def slow(*arguments, **options):
+        nonlocal bringing, most
+        with lock:
+            bringing += 1
+            most = max(most, bringing)
+        time.sleep(0.005)
+        with lock:
+            bringing -= 1
+        return decide(*arguments, **options)
+
+    def alone(walk):
+        assert bringing == 0
+        advance(walk)
+
+    monkeypatch.setattr(preparing, "SLAB_VOXELS", 1)
+    expected = model().predict(scan()).labels.array
+    monkeypatch.setattr(segmenting, "decide", slow)
+    monkeypatch.setattr(Walk, "_advance", alone)
+    np.testing.assert_array_equal(model().predict(scan()).labels.array, expected)
+    assert most == 2
+
+
+def test_what_goes_wrong_on_the_way_back_is_told(monkeypatch):
+    def full(*_, **__):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(segmenting, "decide", full)
+    with pytest.raises(MemoryError, match="no room"):
+        model().predict(scan())
 
 
 def test_the_limit_is_kept_by_sums_on_disk_or_refused_with_what_it_takes(monkeypatch):

@@ -106,3 +106,18 @@ def test_small_scans_are_quantised_with_flipped_windows_too(model, seen, monkeyp
     assert all(
         np.array_equal(np.flip(seen[k], flipped), seen[0]) for k, flipped in enumerate([(), -3, -2, -1, (-3, -2)])
     )
+
+
+def test_kernels_are_compiled_while_a_large_scan_is_read(model, monkeypatch):
+    begun = []
+    monkeypatch.setattr(speed.winograd, "begin", lambda *, bf16: begun.append(bf16))
+    rough = backends.missing("winograd-bf16") == ""
+    for name, size, expected in (("best", (96, 96, 96), [False]), ("fast", (96, 96, 96), [rough]), ("best", PATCH, [])):
+        engine = model.at_speed(name).engine
+        engine.begin(replace(model.window, size=size))
+        assert begun == expected
+        begun.clear()
+    chosen = model.at_speed("best").engine
+    chosen.runner = backends.create("torch", model.net, (1, 1, *PATCH))
+    chosen.begin(replace(model.window, size=(96, 96, 96)))
+    assert begun == []

@@ -132,10 +132,10 @@ def test_a_processor_without_bf16_says_so(monkeypatch):
     if platform.machine() == "x86_64":
         monkeypatch.setattr(compiled, "FOR_PROCESSOR", ("-msse2",))
         monkeypatch.setattr(compiled, "best_precision", lambda _: "bf16")
-        compiled.compile_with.cache_clear()
+        compiled.compiling.cache_clear()
         with pytest.raises(Unusable, match="does not multiply bf16"):
             backends.create("winograd-bf16", nn.Identity(), (1, 1, 8, 8))
-        compiled.compile_with.cache_clear()
+        compiled.compiling.cache_clear()
 
 
 @pytest.mark.parametrize("flags", ["-mavx2 -mfma", "-msse2", ""])
@@ -143,9 +143,9 @@ def test_older_processors_compute_the_same(flags, monkeypatch):
     if flags and (platform.machine() != "x86_64" or torch.backends.cpu.get_cpu_capability() == "DEFAULT"):
         pytest.skip("not such a processor")
     monkeypatch.setattr(compiled, "FOR_PROCESSOR", (flags,))
-    compiled.compile_with.cache_clear()
+    compiled.compiling.cache_clear()
     older = winograd.kernels(2)
-    compiled.compile_with.cache_clear()
+    compiled.compiling.cache_clear()
     torch.manual_seed(0)
     conv, up = nn.Conv3d(5, 11, 3, padding=1), nn.ConvTranspose3d(5, 11, 2, stride=2)
     x = torch.randn(2, 5, 9, 19, 26)
@@ -309,24 +309,24 @@ def test_a_decoder_never_holds_skip_and_rising_features_at_once(kernels):
 
 
 def test_a_machine_without_a_compiler_says_so(monkeypatch):
-    compiled.compile_with.cache_clear()
+    compiled.compiling.cache_clear()
     monkeypatch.setattr(compiled, "COMPILERS", ("no-such-compiler",))
     assert "needs a C compiler" in backends.missing("winograd")
     assert "winograd" not in backends.names()
     with pytest.raises(BadInput, match="apt install gcc"):
         backends.create("winograd", nn.Identity(), (1, 1, 8, 8))
-    compiled.compile_with.cache_clear()
+    compiled.compiling.cache_clear()
 
 
 def test_a_compiler_that_fails_is_quoted(monkeypatch, tmp_path):
-    compiled.compile_with.cache_clear()
+    compiled.compiling.cache_clear()
     monkeypatch.setattr(compiled, "SOURCE", tmp_path / "kernels.c")
     (tmp_path / "kernels.c").write_text("this is no C")
     for _ in range(2):
         with pytest.raises(Unusable, match=r"cannot compile its kernels: .*kernels\.c"):
             backends.create("winograd", nn.Identity(), (1, 1, 8, 8))
         (tmp_path / "kernels.c").unlink(missing_ok=True)  # the second time nothing is tried again
-    compiled.compile_with.cache_clear()
+    compiled.compiling.cache_clear()
 
 
 @pytest.mark.parametrize("name", compiled.FUNCTIONS)

@@ -25,7 +25,7 @@ from torch.nn.utils import skip_init
 from attentus.errors import Unusable
 from attentus.infer.backends.converted import on_processor
 from attentus.infer.backends.torch_runner import TorchRunner
-from attentus.infer.backends.winograd.compiled import kernels, missing
+from attentus.infer.backends.winograd.compiled import begin, kernels, missing
 from attentus.infer.backends.winograd.counting import counted, expected_gain
 from attentus.infer.backends.winograd.exchange import with_kernels
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from attentus.infer.backends.winograd.compiled import Kernels
 
-__all__ = ["counted", "create", "expected_gain", "kernels", "missing", "with_kernels"]
+__all__ = ["begin", "counted", "create", "expected_gain", "kernels", "missing", "with_kernels"]
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}
 """Of the largest result. Winograd's sums are rounded more often than direct ones: by 1e-6 to 1e-5 in fp32, by 0.016

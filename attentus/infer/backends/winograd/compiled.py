@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -119,6 +119,16 @@ class Kernels:
         function(ctypes.byref(layer), ctypes.c_void_p(place))
 
 
+def begin(*, bf16: bool = False) -> None:
+    """Compile the kernels beside what comes next; nothing happens where they cannot be compiled.
+
+    Args:
+        bf16: round to bf16 what is multiplied.
+    """
+    if not missing(bf16=bf16):
+        compiling(_compiler(), _option(bf16))
+
+
 def load(*, bf16: bool = False) -> ctypes.CDLL:
     """Compile the kernels and load them; a second, once per process.
 
@@ -130,7 +140,7 @@ def load(*, bf16: bool = False) -> ctypes.CDLL:
     """
     if reason := missing(bf16=bf16):
         raise Unusable(f"Backend winograd: {reason}")
-    library = compile_with(_compiler(), "-DBF16" if bf16 else "")
+    library = compiling(_compiler(), _option(bf16)).result()
     if isinstance(library, str):
         raise Unusable(
             f"Backend winograd: {_compiler()} cannot compile its kernels: {library}\n  Use another backend, or install"
@@ -140,6 +150,14 @@ def load(*, bf16: bool = False) -> ctypes.CDLL:
 
 
 @cache
+def compiling(compiler: str, option: str) -> Future[ctypes.CDLL | str]:
+    """`compile_with`, on a thread of its own and only once."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="compiler")
+    under_way = pool.submit(compile_with, compiler, option)
+    pool.shutdown(wait=False)
+    return under_way
+
+
 def compile_with(compiler: str, option: str = "") -> ctypes.CDLL | str:
     """The library, or why the compiler cannot make it.
 
@@ -159,6 +177,10 @@ def compile_with(compiler: str, option: str = "") -> ctypes.CDLL | str:
             except (OSError, subprocess.TimeoutExpired) as failed:
                 said = str(failed)
     return said or "it does not say why"
+
+
+def _option(bf16: bool) -> str:  # noqa: FBT001
+    return "-DBF16" if bf16 else ""
 
 
 def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
