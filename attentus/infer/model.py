@@ -143,8 +143,6 @@ class Model:
             BadInput: the scan cannot be read, has other channels than the model, or holds NaN; it cannot be done in
                 `max_ram`.
         """
-        if self.engine and not attention:
-            self.engine.begin(self.window)
         volume = read_volume(scan)
         net = self.net if attention else self.runner()
         wish = Wish(clean, probabilities, limit=max_ram)
@@ -175,7 +173,8 @@ class Model:
     def at_speed(self, speed: Speed, *, scans: int = 1) -> Model:
         """The same model for predicting only, faster: see `attentus.infer.speed.LEVELS`.
 
-        The backend is chosen at the first scan, by a probe. Converted networks are kept in the model's folder.
+        The backend is chosen at the first scan, by a probe; for large windows kernels are compiled meanwhile. Converted
+        networks are kept in the model's folder.
 
         Args:
             speed: "best", "balanced" or "fast".
@@ -187,6 +186,7 @@ class Model:
         level = level_named(speed)
         cache = None if self.folder is None else self.folder / "compiled"
         engine = Engine(self.net, self.recipe.net.dims, level, cache, scans)
+        engine.begin(self.window)
         return Model(level.of(self.recipe), self.net, self.folder, engine)
 
     def runner(self) -> nn.Module:

@@ -97,7 +97,7 @@ class Engine:
     def begin(self, window: Window) -> None:
         """Begin what takes a while beside reading the scan, where windows are large enough that it surely pays."""
         voxels, device = window.batch * math.prod(window.size), next(self.net.parameters()).device
-        if self.runner is None and self.dims == 3 and voxels >= SURELY and device.type == "cpu":
+        if self.dims == 3 and voxels >= SURELY and device.type == "cpu":
             rough = self.level.precision != "fp32" and best_precision("cpu") == "bf16"
             winograd.begin(bf16=rough)
 

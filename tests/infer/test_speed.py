@@ -108,16 +108,12 @@ def test_small_scans_are_quantised_with_flipped_windows_too(model, seen, monkeyp
     )
 
 
-def test_kernels_are_compiled_while_a_large_scan_is_read(model, monkeypatch):
+@pytest.mark.parametrize(("level", "rough"), [("best", False), ("balanced", True), ("fast", True)])
+def test_kernels_for_large_windows_are_compiled_while_a_scan_is_read(model, monkeypatch, level, rough):
     begun = []
     monkeypatch.setattr(speed.winograd, "begin", lambda *, bf16: begun.append(bf16))
-    rough = backends.missing("winograd-bf16") == ""
-    for name, size, expected in (("best", (96, 96, 96), [False]), ("fast", (96, 96, 96), [rough]), ("best", PATCH, [])):
-        engine = model.at_speed(name).engine
-        engine.begin(replace(model.window, size=size))
-        assert begun == expected
-        begun.clear()
-    chosen = model.at_speed("best").engine
-    chosen.runner = backends.create("torch", model.net, (1, 1, *PATCH))
-    chosen.begin(replace(model.window, size=(96, 96, 96)))
+    model.at_speed(level)
     assert begun == []
+    train = model.recipe.train.model_copy(update={"patch": (96, 96, 96)})
+    replace(model, recipe=model.recipe.model_copy(update={"train": train})).at_speed(level)
+    assert begun == [rough and backends.missing("winograd-bf16") == ""]
