@@ -1,6 +1,6 @@
 """One CT end to end, file in and label file out: ours beside nnU-Net's predictor and a plain MONAI pipeline, on CPU.
 
-    pip install monai einops 'attentus[openvino]'                # rows whose peer is missing are left out
+    pip install monai einops blosc2 pandas 'attentus[openvino]'  # rows whose peer is missing are left out
     pip install --no-deps nnunetv2 acvl-utils batchgenerators batchgeneratorsv2 dynamic-network-architectures
     python benchmarks/inference.py [--shape 600 512 512] [--spacing 1 0.75 0.75] [--target 1.5 1.5 1.5]
                                    [--patch 128] [--overlap 0.5] [--threads N] [--rows NAME ...] [--model RUN]
