@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class Aside:
-    """Threads for calls whose results nobody reads; `do` waits while all of them are busy.
+    """Threads for calls whose results nobody reads, and of which never more are under way: what they hold is bounded.
 
-    What a call raises, the next `do` or `wait` raises, or the end of the `with` block.
+    What a call raises, a later `do` or `wait` raises, or the end of the `with` block.
 
     Args:
         threads: calls at once.
@@ -26,7 +26,7 @@ class Aside:
         self._under_way: deque[Future[None]] = deque()
 
     def do(self, call: Callable[..., None], *arguments: Any) -> None:
-        """Begin a call as soon as a thread is free."""
+        """Begin a call; while all threads have one, wait for the oldest."""
         while len(self._under_way) >= self.threads:
             self._under_way.popleft().result()
         self._under_way.append(self._pool.submit(call, *arguments))

@@ -14,7 +14,6 @@ from attentus.errors import UnknownName
 from attentus.infer import backends
 from attentus.infer.backends import winograd
 from attentus.infer.backends.int8 import sample_shape, windows_for
-from attentus.infer.processor import best_precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +30,9 @@ if TYPE_CHECKING:
 
 Speed = Literal["best", "balanced", "fast"]
 
-SURELY = 2**19
-"""Voxels of a batch of windows in 3D for which compiling kernels pays with any net."""
+LARGE = 2**19
+"""Voxels of a batch of windows in 3D from which kernels are compiled before it is known whether they pay: that takes a
+second of one core while a scan is read, and saves as much where they do."""
 GOLDEN = (5**0.5 - 1) / 2
 """Multiples of it modulo 1 fall evenly."""
 
@@ -95,11 +95,10 @@ class Engine:
     runner: Runner | None = None
 
     def begin(self, window: Window) -> None:
-        """Begin what takes a while beside reading the scan, where windows are large enough that it surely pays."""
+        """Begin what takes a while beside reading the scan, where windows are large enough that it most likely pays."""
         voxels, device = window.batch * math.prod(window.size), next(self.net.parameters()).device
-        if self.dims == 3 and voxels >= SURELY and device.type == "cpu":
-            rough = self.level.precision != "fp32" and best_precision("cpu") == "bf16"
-            winograd.begin(bf16=rough)
+        if self.dims == 3 and voxels >= LARGE and device.type == "cpu":
+            winograd.begin(bf16=self.level.precision != "fp32" and not winograd.missing(bf16=True))
 
     def run(self, scan: Preparation, how: Window) -> Run:
         """The net as a function of windows (N, C, z, y, x)."""
