@@ -15,6 +15,10 @@ plain reference. "fast, first of 20" is the first scan of a cohort: where 8 bits
 converted on it, and the rows of "fast" find it converted, as `attentus export` and cohorts leave it. "fast" uses the
 overlap given, not its own, so that only the numbers get rougher; "fast, wide" is the level as users have it.
 
+The recipe crops scans to the body (`prepare.crop_above`, `crop_block`), so that ours lays fewer windows over air. The
+peers do not, but for "MONAI, body", which cuts to the box of all that is more than air (CropForeground); rows of ours
+with "whole scan" leave the crop out.
+
 Every row is a process; peak memory is the largest resident size (VmHWM). "memory": freed memory is kept, see
 attentus.infer.processor.keep_memory. Labels are compared with those of our torch row, as Dice per structure; random
 weights make a hard test of that, a trained model (--model, its recipe's window and spacing are used) a fair one.
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
 
 CLASSES = 3
 WINDOW, MOMENTS = (-160, 240), (0.0, 100.0)
+AIR = -500
 WIDTHS = (32, 64, 128, 256, 320, 320)
 
 
@@ -50,13 +55,16 @@ class Row:
     speed: str = ""
     memory: bool = False
     scans: int = 1
+    body: bool = True
+    """MONAI: cut to the body. Ours: as the recipe says; False takes the whole scan."""
 
 
 ROWS = {
     "nnU-Net": Row("nnunet"),
     "nnU-Net memory": Row("nnunet", memory=True),
-    "MONAI": Row("monai"),
-    "MONAI memory": Row("monai", memory=True),
+    "MONAI": Row("monai", body=False),
+    "MONAI memory": Row("monai", memory=True, body=False),
+    "MONAI, body": Row("monai"),
     "ours torch": Row("ours"),
     "ours torch memory": Row("ours", memory=True),
     "ours best": Row("ours", "best"),
@@ -64,6 +72,8 @@ ROWS = {
     "ours fast, first of 20": Row("ours", "fast", scans=20),
     "ours fast": Row("ours", "fast"),
     "ours fast, wide": Row("ours", "fast, wide"),
+    "ours best, whole scan": Row("ours", "best", body=False),
+    "ours fast, whole scan": Row("ours", "fast", body=False),
 }
 NEEDED = {"nnunet": "nnunetv2", "monai": "monai", "ours": "attentus"}
 
@@ -91,6 +101,8 @@ def make(folder: Path, arguments: argparse.Namespace) -> None:
                 "channels": ["CT"],
                 "prepare": {
                     "spacing": arguments.target,
+                    "crop_above": AIR,
+                    "crop_block": 10,
                     "order": 3,
                     "intensity": [{"window": WINDOW, "moments": MOMENTS}],
                 },
@@ -123,6 +135,9 @@ def ours(row: Row, folder: Path, out: Path, arguments: argparse.Namespace) -> st
     if row.memory or row.speed:
         keep_memory()
     model = at.Model.load(model_of(folder, arguments))
+    if not row.body:
+        whole = model.recipe.prepare.model_copy(update={"crop_above": None})
+        model.recipe = model.recipe.model_copy(update={"prepare": whole})
     if row.speed:
         overlap = model.recipe.infer.overlap
         model = model.at_speed(row.speed.partition(",")[0], scans=row.scans)
@@ -137,7 +152,7 @@ def monai(row: Row, folder: Path, out: Path, arguments: argparse.Namespace) -> s
     import nibabel as nib
     import torch
     from monai.inferers import sliding_window_inference
-    from monai.transforms import LoadImage, Spacing
+    from monai.transforms import CropForeground, LoadImage, Spacing
 
     import attentus as at
     from attentus.infer.processor import keep_memory
@@ -146,6 +161,12 @@ def monai(row: Row, folder: Path, out: Path, arguments: argparse.Namespace) -> s
         keep_memory()
     model = at.Model.load(model_of(folder, arguments))
     scan = LoadImage(ensure_channel_first=True)(folder / "scan.nii.gz")
+    shape = scan.shape[1:]
+    box = [slice(None)] * 3
+    if row.body:
+        corners = CropForeground(select_fn=lambda x: x > AIR).compute_bounding_box(scan)
+        box = [slice(int(a), int(b)) for a, b in zip(*corners, strict=True)]
+        scan = scan[:, box[0], box[1], box[2]]
     how = model.recipe.prepare.intensity[0]
     scan = (scan.clamp(*how.window) - how.moments[0]) / how.moments[1]
     coarse = Spacing(pixdim=model.recipe.prepare.spacing[::-1], mode=3)(scan)
@@ -158,10 +179,10 @@ def monai(row: Row, folder: Path, out: Path, arguments: argparse.Namespace) -> s
             overlap=model.window.overlap,
             mode="gaussian",
         )
-        shape = scan.shape[:0:-1]
-        labels = torch.nn.functional.interpolate(logits, tuple(shape), mode="trilinear").argmax(1)[0]
-    header = nib.load(folder / "scan.nii.gz")
-    nib.save(nib.Nifti1Image(labels.permute(2, 1, 0).numpy().astype(np.uint8), header.affine), out)
+        fine = torch.nn.functional.interpolate(logits, tuple(scan.shape[:0:-1]), mode="trilinear")
+        labels = np.zeros(shape, np.uint8)
+        labels[tuple(box)] = fine.argmax(1)[0].permute(2, 1, 0).numpy()
+    nib.save(nib.Nifti1Image(labels, nib.load(folder / "scan.nii.gz").affine), out)
     return "torch"
 
 

@@ -76,7 +76,9 @@ def contents(model: Model, *, int8: bool = False) -> dict[str, Any]:
     """What bundle.json says: plain numbers and texts."""
     recipe, infer = model.recipe, model.recipe.infer
     values = values_in(recipe)
-    prepare = recipe.prepare.model_dump(mode="json", include={"spacing", "crop_above", "crop_size", "size"})
+    prepare = recipe.prepare.model_dump(
+        mode="json", include={"spacing", "crop_above", "crop_block", "crop_size", "size"}
+    )
     fields = {"window", "percentiles", "normalise", "moments"}
     return {
         "format": bundle_runtime.FORMAT,

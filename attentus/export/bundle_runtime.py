@@ -327,7 +327,7 @@ def prepare(image: NDArray[Any], spacing: NDArray[np.float64], how: Config) -> P
     """
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise BundleError("the scan holds values that are not finite numbers.")
-    start, stop = _sized(*_foreground(image, how["crop_above"]), image.shape[1:], how["crop_size"])
+    start, stop = _sized(*_foreground(image, spacing, how), image.shape[1:], how["crop_size"])
     cropped = image[(slice(None), *(slice(a, b) for a, b in zip(start, stop, strict=True)))]
     specs = how["intensity"] * (len(image) if len(how["intensity"]) == 1 else 1)
     scales = tuple(Scale(channel, spec) for channel, spec in zip(cropped, specs, strict=True))
@@ -385,15 +385,36 @@ class Scale:
         return mean, (sum(float(np.square(plane - mean).sum()) for plane in clipped) / count) ** 0.5
 
 
-def _foreground(image: NDArray[Any], threshold: float | None) -> tuple[Triple, Triple]:
-    """The box of voxels above a threshold in any channel; everything if there is none."""
-    shape: Any = image.shape[1:]
-    above: Any = None if threshold is None else (image > threshold).any(axis=0)
-    if above is None or not above.any():
-        return (0, 0, 0), shape
+def _foreground(image: NDArray[Any], spacing: NDArray[Any], how: Config) -> tuple[Triple, Triple]:
+    """The box of what lies above a threshold in any channel, a block wider if blocks are asked for; else everything."""
+    shape, threshold, block = image.shape[1:], how["crop_above"], how["crop_block"]
+    if threshold is None:
+        return (0, 0, 0), (shape[0], shape[1], shape[2])
+    edges = [np.arange(n + 1) for n in shape]
+    if block:
+        counts = [min(max(round(float(n * mm / block)), 1), n) for n, mm in zip(shape, spacing, strict=True)]
+        edges = [np.array([round(k * n / m) for k in range(m + 1)]) for n, m in zip(shape, counts, strict=True)]
+        image = _block_means(image, edges)
+    above = (image > threshold).any(axis=0)
+    if not above.any():
+        return (0, 0, 0), (shape[0], shape[1], shape[2])
+    wider = 1 if block else 0
     used = [np.flatnonzero(above.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
-    z, y, x = ((int(u[0]), int(u[-1]) + 1) for u in used)
-    return (z[0], y[0], x[0]), (z[1], y[1], x[1])
+    start = [int(e[max(u[0] - wider, 0)]) for e, u in zip(edges, used, strict=True)]
+    stop = [int(e[min(u[-1] + 1 + wider, len(e) - 1)]) for e, u in zip(edges, used, strict=True)]
+    return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])
+
+
+def _block_means(image: NDArray[Any], edges: Sequence[NDArray[Any]]) -> Maps:
+    """Means (C, *blocks) over the blocks between edges, slice by slice."""
+    z, y, x = (np.diff(e) for e in edges)
+    down, across = (np.repeat(np.diag(1 / n), n, axis=0).astype(np.float32) for n in (y, x))
+    means = np.zeros((len(image), len(z), len(y), len(x)), np.float32)
+    for block, (first, count) in enumerate(zip(edges[0], z, strict=False)):
+        for row in range(first, first + count):
+            means[:, block] += down.T @ (image[:, row].astype(np.float32) @ across)
+        means[:, block] /= count
+    return means
 
 
 def _sized(start: Triple, stop: Triple, shape: Sequence[int], wanted: Any) -> tuple[Triple, Triple]:

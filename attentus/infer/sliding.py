@@ -35,6 +35,8 @@ SIGMA = 1 / 8
 """Standard deviation of the Gaussian blending weight, as a share of the window (nnU-Net's choice)."""
 SURE = 10.0
 """Logit of background in a window that is skipped because there is nothing in it."""
+ROWS_AT_ONCE = 16
+"""Of a window's, that are added to the canvas."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class Walk:
         starts, batch = self.how.starts(self.shape), self.how.batch
         self._chunks = [starts[k : k + batch] for k in range(0, len(starts), batch)]
         self._totals = self.how.totals(self.shape)
-        self._weight = self.how.weight()
+        self._weight = torch.from_numpy(self.how.weight())
 
     @property
     def capacity(self) -> int:
@@ -185,7 +187,7 @@ class Walk:
         full = [k for k, one in enumerate(cut) if not self._empty(one)]
         maps = _flipped(self.run, np.stack([cut[k] for k in full]), self.options.mirror) if full else {}
         for name, values in maps.items():
-            for k, one in zip(full, values, strict=True):
+            for k, one in zip(full, torch.from_numpy(values), strict=True):
                 self._add(name, one, chunk[k])
         for k in set(range(len(chunk))) - set(full):
             self._add_background(chunk[k])
@@ -205,20 +207,19 @@ class Walk:
         limits = self.options.skip
         return limits is not None and all(c.max() <= limit for c, limit in zip(one, limits, strict=False))
 
-    def _add(self, name: str, maps: NDArray[np.float32], start: tuple[int, int, int]) -> None:
+    def _add(self, name: str, maps: Tensor, start: tuple[int, int, int]) -> None:
         if name not in self._canvas:
             self._canvas[name] = self._ring(len(maps))
         target, inside = _inside(start, self.how.size, self.shape)
-        self._canvas[name].add(maps[(slice(None), *inside)] * self._weight[inside], target)
+        self._canvas[name].add(maps[(slice(None), *inside)], self._weight[inside], target)
 
     def _add_background(self, start: tuple[int, int, int]) -> None:
         self.skipped += 1
         for name, ring in self._known().items():
-            maps = np.zeros((ring.maps, 1, 1, 1), np.float32)
-            if name == "logits":
-                maps[:] = -SURE
-                maps[0] = SURE if self.options.background else -SURE
-            self._add(name, np.broadcast_to(maps, (ring.maps, *self.how.size)), start)
+            maps = torch.full((ring.maps, 1, 1, 1), -SURE if name == "logits" else 0.0)
+            if name == "logits" and self.options.background:
+                maps[0] = SURE
+            self._add(name, maps.expand(-1, *self.how.size), start)
 
     def _ring(self, maps: int) -> Ring:
         return Ring(maps, self.capacity, self.shape, self._low, self.on_disk)
@@ -250,13 +251,18 @@ class Ring:
         else:
             self.sums = np.zeros(shape, np.float32)
 
-    def add(self, maps: NDArray[np.float32], target: tuple[slice, ...]) -> None:
-        """Add maps (K, rows, y, x) to a place of the scan; rows that are forgotten already are left out."""
+    def add(self, maps: Tensor, weight: Tensor, target: tuple[slice, ...]) -> None:
+        """Add maps (K, rows, y, x), weighted, to a place of the scan; rows that are forgotten are left out.
+
+        Products are taken few at a time, so that caches hold them, and apart from sums: both at once round otherwise
+        at the ends of rows than within, on some processors, and bits depended on the canvas.
+        """
         z, y, x = target
-        behind = max(self.low - z.start, 0)
-        for place, part in self._pieces(z.start + behind, z.stop):
-            offset = behind + part.start
-            self.sums[:, place, y, x] += maps[:, offset : offset + part.stop - part.start]
+        sums = torch.from_numpy(self.sums)
+        for row in range(max(z.start, self.low), z.stop, ROWS_AT_ONCE):
+            for place, part in self._pieces(row, min(row + ROWS_AT_ONCE, z.stop)):
+                rows = slice(row - z.start + part.start, row - z.start + part.stop)
+                sums[:, place, y, x] += maps[:, rows] * weight[rows]
 
     def take(self, first: int, last: int) -> NDArray[np.float32]:
         """A copy of rows first..last."""

@@ -81,6 +81,9 @@ class Prepare(Section):
     """Voxel size (z, y, x) mm to resample to; null keeps an axis as it is, "median" takes the dataset's median."""
     crop_above: float | None = None
     """Cut to the box of voxels above this value in any channel (0 for skull-stripped MRI, -500 HU to drop air)."""
+    crop_block: NotNegative = 0.0
+    """mm; look for that box in means over blocks of about this size, and widen it by one: with 10, noise, tubes and the
+    shell of a CT table do not count. 0 looks at voxels."""
     crop_size: tuple[Count | None, Count | None, Count | None] | None = None
     """Then widen or narrow that box about its centre to this many voxels of the scan, (z, y, x), never beyond the
     scan; null leaves an axis as it is."""

@@ -234,7 +234,7 @@ class Preparation:
         """Look a scan over: where it is cropped and how its values are scaled. See `prepare`."""
         scan = image.canonical()
         _check(scan, how)
-        start, stop = _sized(*_foreground(scan.array, how.crop_above), scan.grid.shape, how.crop_size)
+        start, stop = _sized(*_foreground(scan, how), scan.grid.shape, how.crop_size)
         specs = how.intensity * (scan.channels if len(how.intensity) == 1 else 1)
         inside = scan.array[(slice(None), *_box(start, stop))]
         scales = tuple(Scale.of(channel, spec) for channel, spec in zip(inside, specs, strict=True))
@@ -393,20 +393,45 @@ def _check(scan: Volume, how: Prepare) -> None:
         )
 
 
-def _foreground(array: NDArray[Any], threshold: float | None) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """Corners of the box of voxels above the threshold in any channel; everything if there is none."""
-    shape: Sequence[int] = array.shape[1:]
+def _foreground(scan: Volume, how: Prepare) -> tuple[Corner, Corner]:
+    """Corners of the box of what lies above the threshold in any channel; everything if nothing does."""
+    shape, threshold = scan.grid.shape, how.crop_above
     if threshold is None:
-        return (0, 0, 0), tuple(shape)  # type: ignore[return-value]
-    highest = array.max(axis=3).max(axis=0)  # of every line along x, (z, y)
-    if not (highest > threshold).any():
-        return (0, 0, 0), tuple(shape)  # type: ignore[return-value]
-    start, stop = [], []
-    for profile in (highest.max(axis=1), highest.max(axis=0), array.max(axis=(0, 1, 2))):
-        used = np.flatnonzero(profile > threshold)
-        start.append(int(used[0]))
-        stop.append(int(used[-1]) + 1)
-    return tuple(start), tuple(stop)  # type: ignore[return-value]
+        return (0, 0, 0), shape
+    edges = [_edges(n, mm, how.crop_block) for n, mm in zip(shape, scan.grid.spacing, strict=True)]
+    if how.crop_block:
+        above: Any = (_block_means(scan.array, edges) > threshold).any(axis=0)
+        profiles = [above.any(axis=others) for others in ((1, 2), (0, 2), (0, 1))]
+    else:
+        lines = scan.array.max(axis=3).max(axis=0)  # the highest of every line along x, (z, y)
+        highest = lines.max(axis=1), lines.max(axis=0), scan.array.max(axis=(0, 1, 2))
+        profiles = [profile > threshold for profile in highest]
+    if not profiles[0].any():
+        return (0, 0, 0), shape
+    wider = 1 if how.crop_block else 0
+    used = [np.flatnonzero(profile) for profile in profiles]
+    z, y, x = (
+        (e[max(u[0] - wider, 0)], e[min(u[-1] + 1 + wider, len(e) - 1)]) for e, u in zip(edges, used, strict=True)
+    )
+    return (z[0], y[0], x[0]), (z[1], y[1], x[1])
+
+
+def _edges(voxels: int, spacing: float, block: float) -> list[int]:
+    """First voxels of the blocks along an axis, as even as can be, and where the last one ends."""
+    count = min(max(round(voxels * spacing / block), 1), voxels) if block else voxels
+    return [round(k * voxels / count) for k in range(count + 1)]
+
+
+def _block_means(array: NDArray[Any], edges: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    """Means (C, *blocks) of an array (C, z, y, x): two products of matrices per slice, no copy of a scan is made."""
+    z, y, x = (np.diff(e) for e in edges)
+    down, across = (np.repeat(np.diag(1 / n), n, axis=0).astype(np.float32) for n in (y, x))
+    means = np.zeros((len(array), len(z), len(y), len(x)), np.float32)
+    for block, (first, count) in enumerate(zip(edges[0], z, strict=False)):
+        for row in range(first, first + count):
+            means[:, block] += down.T @ (array[:, row].astype(np.float32) @ across)
+        means[:, block] /= count
+    return means
 
 
 def _sized(

@@ -264,9 +264,11 @@ def test_cleaning_is_the_same(seed):
     np.testing.assert_array_equal(labels, expected)
 
 
-def test_preparing_is_the_same():
+@pytest.mark.parametrize("block", [0, 3.1])
+def test_preparing_is_the_same(block):
     scan, _ = make.case(8, shape=(9, 21, 17), channels=2)
-    how = Prepare(spacing=(1.3, 1.7, None), crop_above=50, crop_size=(None, 14, 11), order=3, anti_alias=0.5)
+    crop = {"crop_above": 50, "crop_block": block, "crop_size": (None, 14, 11)}
+    how = Prepare(spacing=(1.3, 1.7, None), order=3, anti_alias=0.5, **crop)
     config = {**how.model_dump(mode="json"), "intensity": [spec.model_dump(mode="json") for spec in how.intensity]}
     found = runtime.prepare(scan.array, np.array(scan.grid.spacing), config)
     expected = prepare(scan, how)

@@ -48,6 +48,25 @@ print(plain, min(faults() for _ in range(10)))  # at first the heap grows
     assert kept < plain / 10
 
 
+@pytest.mark.skipif(not GLIBC, reason="another C library")
+def test_without_kept_memory_large_blocks_go_back_and_others_are_not_fetched_again():
+    code = """
+import resource, torch
+from attentus.infer.processor import keep_memory, keep_no_memory
+def faults(count):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(count)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+assert keep_memory()
+keep_no_memory()
+print(*(min(faults(count) for _ in range(5)) for count in (2_500_000, 12_000_000)))  # 10 and 46 MiB
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    few, large = map(int, done.stdout.split())
+    assert few < 100
+    assert large > 12_000_000 * 4 / 2**21 / 2, "with huge pages, at least"
+
+
 def test_other_c_libraries_are_left_alone(monkeypatch):
     monkeypatch.setattr(processor.platform, "libc_ver", lambda: ("", ""))
     assert processor.keep_memory() is False

@@ -118,6 +118,49 @@ def test_nothing_above_the_threshold_keeps_everything():
     assert prepare(volume, Prepare(crop_above=1.0)).grid.shape == (3, 4, 5)
 
 
+def body_on_a_table(spacing=(5.0, 1.1, 0.9), noise=30.0):
+    """A body 40 to 170 mm down and 60 to 200 mm across in air, on the thin shell of a wide table; its box in voxels."""
+    shape = (12, 240, 300)
+    y, x = (np.arange(n) * mm for n, mm in zip(shape[1:], spacing[1:], strict=True))
+    array = np.full(shape, -1000.0)
+    array[:, (y >= 195) & (y < 198)] = -200  # the shell, 3 mm
+    array[(slice(2, 9), *np.ix_((y >= 40) & (y < 170), (x >= 60) & (x < 200)))] = 40
+    array += np.random.default_rng(0).normal(0, noise, shape)
+    array[6, 10, 10] = 3000  # metal, one voxel
+    box = [
+        (2, 9),
+        *(
+            (int(np.flatnonzero(i)[0]), int(np.flatnonzero(i)[-1]) + 1)
+            for i in ((y >= 40) & (y < 170), (x >= 60) & (x < 200))
+        ),
+    ]
+    return Volume.from_array(array.astype(np.float32)[None], spacing), box
+
+
+def test_a_crop_by_blocks_holds_the_body_and_not_the_table():
+    scan, box = body_on_a_table()
+    exact = prepare(scan, Prepare(crop_above=-500))
+    assert (exact.start[1], exact.start[2], exact.stop[2]) == (10, 0, 300), "table and metal count voxel by voxel"
+    found = prepare(scan, Prepare(crop_above=-500, crop_block=10))
+    for (first, last), start, stop, mm in zip(box, found.start, found.stop, scan.grid.spacing, strict=True):
+        margins = ((first - start) * mm, (stop - last) * mm)
+        assert min(margins) >= 0, "the body lies within"
+        assert max(margins) <= 21, "with two blocks of air at most"
+
+
+@given(st.floats(0.3, 40), st.integers(0, 99))
+def test_blocks_of_any_size_keep_what_is_large(block, seed):
+    rng = np.random.default_rng(seed)
+    shape, spacing = (9, 21, 17), (3.0, 0.8, 1.1)
+    array = np.full((2, *shape), -1000.0, np.float32)
+    first = [int(rng.integers(0, n - 2)) for n in shape]
+    last = [int(rng.integers(a + 1, n + 1)) for a, n in zip(first, shape, strict=True)]
+    array[(1, *(slice(a, b) for a, b in zip(first, last, strict=True)))] = 10_000_000  # however few voxels of a block
+    found = prepare(Volume(array, make.grid(shape=shape, spacing=spacing)), Prepare(crop_above=-500, crop_block=block))
+    assert all(a <= b for a, b in zip(found.start, first, strict=True))
+    assert all(a >= b for a, b in zip(found.stop, last, strict=True))
+
+
 def test_nan_is_refused():
     array = np.zeros((1, 3, 4, 5), np.float32)
     array[0, 1, 2, 3] = np.nan

@@ -16,6 +16,7 @@ counting.py  how much of a net's work they take over
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,20 +26,31 @@ from torch.nn.utils import skip_init
 from attentus.errors import Unusable
 from attentus.infer.backends.converted import on_processor
 from attentus.infer.backends.torch_runner import TorchRunner
-from attentus.infer.backends.winograd.compiled import begin, kernels, missing
+from attentus.infer.backends.winograd.compiled import beside, kernels, missing
 from attentus.infer.backends.winograd.counting import counted, expected_gain
 from attentus.infer.backends.winograd.exchange import with_kernels
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from torch import Tensor
 
-    from attentus.infer.backends.winograd.compiled import Kernels
 
 __all__ = ["begin", "counted", "create", "expected_gain", "kernels", "missing", "with_kernels"]
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}
 """Of the largest result. Winograd's sums are rounded more often than direct ones: by 1e-6 to 1e-5 in fp32, by 0.016
 in bf16, as far as seen."""
+
+
+def begin(*, bf16: bool = False) -> None:
+    """Compile and check the kernels beside what comes next; nothing happens where they cannot be compiled.
+
+    Args:
+        bf16: round to bf16 what is multiplied.
+    """
+    if not missing(bf16=bf16):
+        checking(bf16)
 
 
 def create(net: nn.Module, batch: int, *, bf16: bool = False, threads: int | None) -> TorchRunner:
@@ -54,7 +66,7 @@ def create(net: nn.Module, batch: int, *, bf16: bool = False, threads: int | Non
         Unusable: the kernels cannot be compiled here, or compute something else than they should.
     """
     made = kernels(threads, bf16=bf16)
-    _check(made, TOLERANCE["bf16" if bf16 else "fp32"])
+    checking(bf16).result()
     changed = with_kernels(on_processor(net), made)
 
     def final(x: Tensor) -> Tensor:
@@ -66,13 +78,20 @@ def create(net: nn.Module, batch: int, *, bf16: bool = False, threads: int | Non
     return TorchRunner("winograd-bf16" if bf16 else "winograd", final, torch.device("cpu"), bf16=False, threads=threads)
 
 
+@cache
+def checking(bf16: bool) -> Future[None]:  # noqa: FBT001
+    """`_check`, on a thread of its own and only once: torch's first convolution alone takes a third of a second."""
+    return beside(_check, bf16)
+
+
 @torch.inference_mode()
-def _check(made: Kernels, tolerance: float) -> None:
+def _check(bf16: bool) -> None:  # noqa: FBT001
     """Compare what every kernel makes of something small with torch: compilers err, too.
 
     Raises:
-        Unusable: they differ.
+        Unusable: they differ, or cannot be compiled.
     """
+    made, tolerance = kernels(bf16=bf16), TOLERANCE["bf16" if bf16 else "fp32"]
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(1, 8, 8, 32, 32, generator=draw)
     for layer in _one_of_each():

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -119,16 +119,6 @@ class Kernels:
         function(ctypes.byref(layer), ctypes.c_void_p(place))
 
 
-def begin(*, bf16: bool = False) -> None:
-    """Compile the kernels beside what comes next; nothing happens where they cannot be compiled.
-
-    Args:
-        bf16: round to bf16 what is multiplied.
-    """
-    if not missing(bf16=bf16):
-        compiling(_compiler(), _option(bf16))
-
-
 def load(*, bf16: bool = False) -> ctypes.CDLL:
     """Compile the kernels and load them; a second, once per process.
 
@@ -152,8 +142,13 @@ def load(*, bf16: bool = False) -> ctypes.CDLL:
 @cache
 def compiling(compiler: str, option: str) -> Future[ctypes.CDLL | str]:
     """`compile_with`, on a thread of its own and only once."""
-    pool = ThreadPoolExecutor(1, thread_name_prefix="compiler")
-    under_way = pool.submit(compile_with, compiler, option)
+    return beside(compile_with, compiler, option)
+
+
+def beside(call: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    """Begin a call on a thread of its own."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="winograd-beside")
+    under_way = pool.submit(call, *arguments)
     pool.shutdown(wait=False)
     return under_way
 

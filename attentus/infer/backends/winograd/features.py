@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+LINE = 16
+"""Floats in a line of the cache."""
 SPARE = 1.25
 """How much larger than needed a piece may be."""
 
@@ -41,7 +43,14 @@ class Features:
         count = math.prod(shape)
         fitting = [i for i, piece in enumerate(self.free) if count <= piece.size <= SPARE * count]
         best = min(fitting, key=lambda i: self.free[i].size, default=None)
-        piece = np.empty(count, np.float32) if best is None else self.free.pop(best)
+        piece = _aligned(count) if best is None else self.free.pop(best)
         lent = piece[:count]  # torch holds this view as long as any tensor lies on it
         weakref.finalize(lent, self.free.append, piece).atexit = False
         return torch.from_numpy(lent).view(*shape)
+
+
+def _aligned(count: int) -> NDArray[np.float32]:
+    """Memory that begins with a line of the cache: registers as wide as that never reach into two."""
+    piece = np.empty(count + LINE, np.float32)
+    first = -piece.ctypes.data % (4 * LINE) // 4
+    return piece[first : first + count]

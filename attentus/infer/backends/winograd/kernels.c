@@ -51,6 +51,20 @@ enum { LINE = 16, AHEAD = 2 }; /* floats in a cache line; maps that are fetched 
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
+/* STREAM writes a register past the caches, FENCE waits until others see it. */
+#if defined(__AVX512F__) && !defined(__clang__)
+#define STREAM(to, v) __builtin_ia32_movntps512(to, v)
+#elif defined(__AVX__) && !defined(__clang__)
+#define STREAM(to, v) __builtin_ia32_movntps256(to, v)
+#elif defined(__AVX__)
+#define STREAM(to, v) __builtin_nontemporal_store(v, (float __attribute__((vector_size(4 * LANES))) *)(to))
+#endif
+#ifdef STREAM
+#define FENCE __builtin_ia32_sfence()
+#else
+#define FENCE (void)0
+#endif
+
 #ifdef BF16
 typedef __m512bh factors;
 
@@ -130,6 +144,23 @@ static float *take(float **scratch, long floats)
     float *taken = *scratch;
     *scratch += over(floats, LINE) * LINE;
     return taken;
+}
+
+/* Whether the results are so many that caches would lose them before anybody reads them. */
+static int is_large(long floats) { return floats > 1 << 23; }
+
+/* A row of results to its place, past the caches if it is one of many: what lies there is not read first then. */
+static void put(const float *from, long count, float *to, int past)
+{
+#ifdef STREAM
+    if (past && count % LANES == 0 && (size_t)to % sizeof(vec) == 0) {
+        for (long q = 0; q < count; q += LANES)
+            STREAM(to + q, *(const vec *)(from + q));
+        return;
+    }
+#endif
+    (void)past;
+    memcpy(to, from, bytes(count));
 }
 
 /* ------------------------------------------------------------------------------------------------ products */
@@ -315,6 +346,7 @@ static void transform_out(const Layer *l, const Sizes *s, long n, long z, long b
 {
     long point = s->next_m, t = s->t;
     float *line = scratch + 24 * t;
+    int past = !l->add && is_large(l->n * l->out * l->d * l->h * l->w);
     for (long k = 0; k < l->out; k++) {
         float bias = l->bias ? l->bias[k] : 0;
         for (int i = 0; i < 6; i++) {
@@ -331,7 +363,7 @@ static void transform_out(const Layer *l, const Sizes *s, long n, long z, long b
                 if (y >= l->h)
                     break;
                 float *to = l->y + (((n * l->out + k) * l->d + z + p) * l->h + y) * l->w;
-                float *full = l->w % TILE ? line : to; /* the last tile would reach beyond the row */
+                float *full = past || l->w % TILE ? line : to; /* the last tile would reach beyond the row */
                 if (full != to && l->add)
                     memcpy(full, to, bytes(l->w));
                 const float *from = scratch + r % TILE * 6 * t + p * s->tiles + r / TILE * s->nx;
@@ -340,7 +372,7 @@ static void transform_out(const Layer *l, const Sizes *s, long n, long z, long b
                 else
                     finish_row(from, t, s->nx, bias, l->slope, 0, full);
                 if (full != to)
-                    memcpy(to, full, bytes(l->w));
+                    put(full, l->w, to, past);
             }
     }
 }
@@ -382,16 +414,17 @@ void convolve(const Layer *l, float *scratch)
             transform_out(l, &s, n, z, band, m, lines);
         }
     }
+    FENCE;
 }
 
 /* ------------------------------------------------------------------------------------------------ the rest */
 
-static void finish(const float *restrict m, long count, float bias, float slope, float *restrict to)
+static void finish(float *m, long count, float bias, float slope)
 {
     INDEPENDENT
     for (long q = 0; q < count; q++) {
         float f = m[q] + bias;
-        to[q] = f > 0 ? f : slope * f;
+        m[q] = f > 0 ? f : slope * f;
     }
 }
 
@@ -423,6 +456,7 @@ void halve(const Layer *l, float *scratch)
 {
     long d = over(l->d, l->step), h = over(l->h, 2), w = over(l->w, 2), bands = over(h, l->rows);
     long words = words_of(l), t = padded(l->rows * w), tap = words * t;
+    int past = is_large(l->n * l->out * d * h * w);
     const word *weights = l->weights;
     word *v = (word *)take(&scratch, 9 * l->taps * tap);
     float *m = take(&scratch, BLOCK * t);
@@ -443,11 +477,13 @@ void halve(const Layer *l, float *scratch)
             }
         for (long k = 0; k < l->out; k += BLOCK) {
             blocks(v, t, 9 * l->taps, tap, words, weights + k * 9 * l->taps * words, m, t, t);
-            for (long i = 0; i < least(BLOCK, l->out - k); i++)
-                finish(m + i * t, rows * w, l->bias ? l->bias[k + i] : 0, l->slope,
-                       l->y + (((n * l->out + k + i) * d + z) * h + y) * w);
+            for (long i = 0; i < least(BLOCK, l->out - k); i++) {
+                finish(m + i * t, rows * w, l->bias ? l->bias[k + i] : 0, l->slope);
+                put(m + i * t, rows * w, l->y + (((n * l->out + k + i) * d + z) * h + y) * w, past);
+            }
         }
     }
+    FENCE;
 }
 
 long pointwise_scratch(const Layer *l) { return (words_of(l) + BLOCK) * padded(l->chunk) + 2 * LINE; }
@@ -456,6 +492,7 @@ long pointwise_scratch(const Layer *l) { return (words_of(l) + BLOCK) * padded(l
 void pointwise(const Layer *l, float *scratch)
 {
     long size = l->d * l->h * l->w, chunks = over(size, l->chunk), t = padded(l->chunk), words = words_of(l);
+    int past = is_large(l->n * l->out * size);
     const word *weights = l->weights;
     word *v = (word *)take(&scratch, words * t);
     float *m = take(&scratch, BLOCK * t);
@@ -469,13 +506,19 @@ void pointwise(const Layer *l, float *scratch)
         }
         for (long k = 0; k < l->out; k += BLOCK) {
             blocks(v, t, 1, 0, words, weights + k * words, m, t, t);
-            for (long i = 0; i < least(BLOCK, l->out - k); i++)
-                finish(m + i * t, count, l->bias ? l->bias[k + i] : 0, l->slope, l->y + (n * l->out + k + i) * size + at);
+            for (long i = 0; i < least(BLOCK, l->out - k); i++) {
+                finish(m + i * t, count, l->bias ? l->bias[k + i] : 0, l->slope);
+                put(m + i * t, count, l->y + (n * l->out + k + i) * size + at, past);
+            }
         }
     }
+    FENCE;
 }
 
-long transpose_scratch(const Layer *l) { return (words_of(l) + BLOCK) * padded(l->rows * l->w) + 2 * LINE; }
+long transpose_scratch(const Layer *l)
+{
+    return (words_of(l) + BLOCK) * padded(l->rows * l->w) + 2 * l->w + 3 * LINE;
+}
 
 /* weights: [out / (BLOCK / 2)][taps][2][words][BLOCK / 2][2]: the last two are channels and neighbours in a row. */
 void transpose(const Layer *l, float *scratch)
@@ -484,7 +527,8 @@ void transpose(const Layer *l, float *scratch)
     long t = padded(l->rows * l->w), words = words_of(l);
     const word *weights = l->weights;
     word *v = (word *)take(&scratch, words * t);
-    float *m = take(&scratch, BLOCK * t);
+    float *m = take(&scratch, BLOCK * t), *restrict line = take(&scratch, 2 * l->w);
+    int past = is_large(4 * l->n * l->out * l->taps * l->d * plane);
     memset(v, 0, bytes(words * t));
     for (long unit; (unit = atomic_fetch_add(l->next, 1)) < l->n * l->d * bands;) {
         long n = unit / (l->d * bands), z = unit / bands % l->d, y = unit % bands * l->rows;
@@ -502,15 +546,16 @@ void transpose(const Layer *l, float *scratch)
                     const float *restrict a = m + 2 * i * t + r * l->w, *restrict b = a + t;
                     float bias = l->bias ? l->bias[k + i] : 0;
                     long at = ((n * l->out + k + i) * l->taps * l->d + l->taps * z + dz) * 2 * l->h + 2 * (y + r) + dy;
-                    float *restrict to = l->y + at * 2 * l->w;
                     INDEPENDENT
                     for (long q = 0; q < l->w; q++) {
-                        to[2 * q] = a[q] + bias;
-                        to[2 * q + 1] = b[q] + bias;
+                        line[2 * q] = a[q] + bias;
+                        line[2 * q + 1] = b[q] + bias;
                     }
+                    put(line, 2 * l->w, l->y + at * 2 * l->w, past);
                 }
         }
     }
+    FENCE;
 }
 
 /* n * in maps of d * h * w voxels, in place (y): to mean 0 and variance 1, scaled by weights and shifted by bias. Sums
