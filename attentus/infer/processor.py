@@ -18,9 +18,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 """Of glibc's malloc.h."""
 USUAL_MMAP_MAX = 65536
 """Blocks of their own that a process may have, by default."""
-LARGE_BLOCK, KEPT_AT_END = 32 * 2**20, 64 * 2**20
-"""Bytes from which a block is one of its own, and that the heap keeps at its end: where glibc arrives by itself in a
-process that uses such blocks. Told nothing but the number of blocks it stays where it begins, at 128 KiB."""
+LARGE_BLOCK, KEPT_AT_END = 16 * 2**20, 32 * 2**20
+"""Bytes from which a block is one of its own, and that the heap keeps at its end. glibc adjusts both by itself, up to
+twice as much, until it is told anything; from then on it stays where it begins, at 128 KiB."""
 
 
 def keep_memory() -> bool:
@@ -42,7 +42,7 @@ def keep_memory() -> bool:
 def keep_no_memory() -> None:
     """Undo `keep_memory` and hand back what is free: for work that looks after its memory itself.
 
-    Blocks of less than 32 MiB stay fast: the process keeps up to 64 MiB of what they leave.
+    Blocks of less than 16 MiB stay fast: the process keeps up to 32 MiB of what they leave.
 
     With other C libraries than glibc nothing happens.
     """

@@ -30,6 +30,14 @@ def test_a_saved_model_is_the_same_model(model, tmp_path):
     assert model.names == {"core": 1, "shell": 2}
 
 
+def test_loading_draws_no_random_numbers(model, tmp_path):
+    model.save(tmp_path / "model")
+    state = torch.get_rng_state()
+    loaded = Model.load(tmp_path / "model")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(a, b) for a, b in zip(model.net.parameters(), loaded.net.parameters(), strict=True))
+
+
 @pytest.mark.parametrize("oblique", [None, 6])
 def test_labels_lie_on_the_scans_own_grid(model, tmp_path, oblique):
     scan, _ = make.case(2)

@@ -21,6 +21,8 @@ TILE = 4
 """Voxels of a side that a tile yields."""
 LARGEST_TABLE = 2.0
 """Bytes of transformed weights per byte of features; beyond, reading them costs what they spare."""
+LARGER_IN_BF16 = 10.0
+"""How many times as large they may be in bf16: they are half as long, and torch would convert features to and fro."""
 MAPS_AND_TILES, LEAST_TILES, MOST_TILES = 4096, 32, 128
 """Channels times tiles that are worked on together, and tiles alone, in fp32: fewer read what neighbours need again and
 again, more leave the cache."""
@@ -85,7 +87,7 @@ class WinogradConv(_Convolution):
         conv = self.conv
         bias, slope = (conv.bias, self.slope) if last else (None, 1.0)
         weight = conv.weight[:, first : first + x.shape[1]]
-        if not pays(conv, x.shape, self.kernels.short * self.kernels.pair):
+        if not pays(conv, x.shape, self.kernels.short * (LARGER_IN_BF16 if self.kernels.pair == 2 else 1)):
             plain = self._directly(x, first, weight, bias)
             plain = plain if y is None else plain.add_(y)
             return plain if slope == 1 else F.leaky_relu_(plain, slope)
