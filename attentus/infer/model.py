@@ -224,9 +224,7 @@ def create_net(recipe: Recipe) -> nn.Module:
 
 
 class _Unfilled(TorchFunctionMode):
-    """Leaves random numbers out while a net is made whose weights are about to be read: a quarter of a second for 30
-    million of them.
-    """
+    """Leaves random numbers out while a net is made whose weights are read next: 30 million take a quarter second."""
 
     def __torch_function__(
         self, function: Callable[..., Any], _: object, args: tuple[Any, ...] = (), named: dict[str, Any] | None = None
