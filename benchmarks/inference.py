@@ -136,7 +136,7 @@ def ours(row: Row, folder: Path, out: Path, arguments: argparse.Namespace) -> st
         keep_memory()
     model = at.Model.load(model_of(folder, arguments))
     if not row.body:
-        whole = model.recipe.prepare.model_copy(update={"crop_above": None})
+        whole = model.recipe.prepare.model_copy(update={"crop_above": None, "crop_block": 0.0})
         model.recipe = model.recipe.model_copy(update={"prepare": whole})
     if row.speed:
         overlap = model.recipe.infer.overlap

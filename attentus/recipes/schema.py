@@ -97,6 +97,12 @@ class Prepare(Section):
     intensity: tuple[Intensity, ...] = (Intensity(),)
     """One entry for all channels, or one per channel."""
 
+    @model_validator(mode="after")
+    def _blocks_of_something(self) -> Prepare:
+        if self.crop_block and self.crop_above is None:
+            raise ValueError("crop_block says how crop_above looks: give crop_above, too, e.g. -500 for CT in HU")
+        return self
+
 
 class Net(Section):
     """Which network."""

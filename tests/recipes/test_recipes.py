@@ -67,6 +67,7 @@ def test_spellings_of_labels(labels, expected):
         ({"net": {"name": "unet", "dims": 4}}, r"net\.dims: "),
         ({"train": {"patch": [16, 16]}}, r"patch has 2 sizes but net\.dims is 3"),
         ({"prepare": {"intensity": [{"window": [0, 1], "percentiles": [0, 1]}]}}, "exclude each other"),
+        ({"prepare": {"crop_block": 10}}, "give crop_above, too"),
         ({"prepare": {"intensity": [{"window": [5, 1]}]}}, "runs from low to high"),
         ({"augment": {"affine": 0.5}}, "allow no change"),
         ({"augment": {"intensity": 0.5}}, "allow no change"),

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-
 __all__ = ["begin", "counted", "create", "expected_gain", "kernels", "missing", "with_kernels"]
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}

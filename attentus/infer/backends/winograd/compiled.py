@@ -13,11 +13,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from attentus.errors import Unusable
-from attentus.infer.backends.winograd.features import Features
+from attentus.infer.backends.winograd.features import Features, aligned
 from attentus.infer.processor import best_precision
 
 if TYPE_CHECKING:
@@ -38,8 +37,6 @@ TENSORS = ("x", "weights", "bias", "y")
 SIZES = ("n", "in", "out", "d", "h", "w", "taps", "step", "rows", "planes", "add", "chunk")
 WITH_SCRATCH = ("convolve", "halve", "pointwise", "transpose")
 FUNCTIONS = (*WITH_SCRATCH, "normalise")
-LINE = 16
-"""Floats in a line of the cache, at whose beginning scratches begin."""
 
 
 class _Layer(ctypes.Structure):
@@ -114,8 +111,8 @@ class Kernels:
         What the layer reads and writes is passed along, so that it stays even if nobody waits (Ctrl-C).
         """
         if getattr(self._own, "floats", -1) < floats:
-            self._own.scratch, self._own.floats = np.empty(floats + LINE, np.float32), floats
-        place = -(-self._own.scratch.ctypes.data // (4 * LINE)) * 4 * LINE
+            self._own.scratch, self._own.floats = aligned(floats), floats
+        place = self._own.scratch.ctypes.data
         function(ctypes.byref(layer), ctypes.c_void_p(place))
 
 

@@ -43,14 +43,14 @@ class Features:
         count = math.prod(shape)
         fitting = [i for i, piece in enumerate(self.free) if count <= piece.size <= SPARE * count]
         best = min(fitting, key=lambda i: self.free[i].size, default=None)
-        piece = _aligned(count) if best is None else self.free.pop(best)
+        piece = aligned(count) if best is None else self.free.pop(best)
         lent = piece[:count]  # torch holds this view as long as any tensor lies on it
         weakref.finalize(lent, self.free.append, piece).atexit = False
         return torch.from_numpy(lent).view(*shape)
 
 
-def _aligned(count: int) -> NDArray[np.float32]:
-    """Memory that begins with a line of the cache: registers as wide as that never reach into two."""
+def aligned(count: int) -> NDArray[np.float32]:
+    """Memory for that many floats, anything in it, from a line of the cache on: no register reaches into two lines."""
     piece = np.empty(count + LINE, np.float32)
     first = -piece.ctypes.data % (4 * LINE) // 4
     return piece[first : first + count]
