@@ -24,6 +24,7 @@ from attentus.infer import backends
 from attentus.infer.backends import winograd
 from attentus.infer.backends.winograd import compiled, layers
 from attentus.infer.backends.winograd.features import Features
+from attentus.infer.backends.winograd.parts import Later, Parts
 
 pytestmark = pytest.mark.skipif(bool(winograd.missing()), reason=winograd.missing())
 SIDES = {2: ("h", "w"), 3: ("d", "h", "w")}
@@ -103,6 +104,47 @@ def test_halving_pointwise_and_doubling_of_any_size(either, data, dims, channels
         close(layers.DoublingConv(doubled, either)(x), exact(doubled, x))
 
 
+def as_kept(layer):
+    layer.in_half = True
+    return layer
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data(), st.sampled_from([2, 3]), st.integers(1, 19), st.sampled_from([1, 3]))
+def test_features_kept_in_bf16_of_any_size(kernels_bf16, data, dims, channels, taps):
+    """Read or written in half as many bytes they are what they were, but for the rounding of results."""
+    x = data.draw(inputs(dims)).bfloat16()
+    kernel, stride = ((3, 3), (2, 2)) if dims == 2 else ((taps, 3, 3), (1, 2, 2))
+    kind, twice = (nn.Conv2d, nn.ConvTranspose2d) if dims == 2 else (nn.Conv3d, nn.ConvTranspose3d)
+    padding = tuple(k // 2 for k in kernel)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(layers, "pays", lambda *_: True)
+        for layer in (
+            layers.WinogradConv(made(kind, x, channels, kernel, padding=padding), kernels_bf16, 0.01),
+            layers.HalvingConv(made(kind, x, channels, kernel, stride=stride, padding=padding), kernels_bf16),
+            layers.PointwiseConv(made(kind, x, channels, 1), kernels_bf16),
+            layers.DoublingConv(made(twice, x, channels, stride, stride=stride), kernels_bf16),
+        ):
+            expected = layer(x.float())
+            assert torch.equal(layer(x), expected)
+            assert torch.equal(as_kept(layer)(x), expected.bfloat16())
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.booleans())
+def test_two_parts_in_bf16_are_read_in_one_go(kernels_bf16, first, second, late):
+    x = torch.randn(2, first + second, 5, 13, 22, generator=torch.Generator().manual_seed(first)).bfloat16()
+    layer = layers.WinogradConv(made(nn.Conv3d, x, 5, 3, padding=1), kernels_bf16)
+    one, two = x[:, :first], x[:, first:]
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(layers, "pays", lambda *_: True)
+        expected = layer(x)
+        for parts in ((one, two), (Later(nn.Identity(), one), two), (one, Later(nn.Identity(), two.float()))):
+            assert torch.equal(layer(Parts(parts)), expected)
+        patch.setattr(layers, "pays", lambda *_: False)
+        close(layer(Parts((one, two))), expected, 0.05)
+
+
 @pytest.mark.parametrize("across", [64, 63])
 def test_results_too_many_for_caches_are_complete(either, across):
     """They are written past the caches where rows allow it; nobody may read what was there before."""
@@ -119,6 +161,10 @@ def test_results_too_many_for_caches_are_complete(either, across):
             del room
             rounds = kind is layers.WinogradConv and either.pair == 2
             close(kind(layer, either)(x), expected, 5e-2 if rounds else 3e-5)
+            if either.pair == 2:
+                room = either.features.empty(expected.shape, half=True).fill_(torch.nan)
+                del room
+                close(as_kept(kind(layer, either))(x).float(), expected, 5e-2)
 
 
 @pytest.mark.parametrize("channels", [1, 6, 7])
@@ -184,6 +230,34 @@ def test_normalisation_is_exact_far_from_zero(either, affine, slope):
         expected = nn.functional.leaky_relu(exact(norm, x), slope)
         found = layers.RectifiedNorm(norm, either, slope)(x.clone())
     assert float((found - expected).abs().max()) < 2e-5
+
+
+@pytest.mark.parametrize("size", [(17, 40, 41), (1, 1, 3)])
+def test_normalisation_in_bf16_is_rounded_once(kernels_bf16, size):
+    norm = nn.InstanceNorm3d(3, affine=True)
+    nn.init.uniform_(norm.weight)
+    x = (torch.randn(2, 3, *size) + 5).bfloat16()
+    with torch.no_grad():
+        expected = nn.functional.leaky_relu(exact(norm, x), 0.01)
+        found = layers.RectifiedNorm(norm, kernels_bf16, 0.01)(x.clone())
+    assert found.dtype == torch.bfloat16
+    assert float((found - expected).abs().max()) <= 2**-8 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize(("name", "options"), [("plain-unet", {}), ("unet-3d", {}), ("unet-3d", {"gated": True})])
+def test_features_are_kept_in_bf16_where_kernels_alone_read_them(kernels_bf16, kernels, name, options):
+    net, kept = small(name, 3, 1, 2, **options), not options
+    types = []
+    changed = winograd.with_kernels(net, kernels_bf16)
+    for block in (*changed.pyramid.encoder, *changed.pyramid.decoder):
+        block.register_forward_hook(lambda _, __, output: types.append(output.dtype))
+    inner = [layer for layer in changed.modules() if getattr(layer, "in_half", False)]
+    with torch.inference_mode():
+        logits = changed(torch.randn(1, 1, 32, 64, 64))[0]
+    assert set(types) == {torch.bfloat16 if kept else torch.float32}
+    assert logits.dtype == torch.float32
+    assert inner, "at least between the convolutions of a block"
+    assert not any(getattr(layer, "in_half", False) for layer in winograd.with_kernels(net, kernels).modules())
 
 
 def test_sequences_become_fewer_layers_that_compute_the_same(kernels):

@@ -33,8 +33,8 @@ FLAGS = "-fno-math-errno -fassociative-math -fno-signed-zeros -fno-trapping-math
 FOR_PROCESSOR = ("-march=native -mprefer-vector-width=512", "-march=native", "-mcpu=native", "")
 """What compilers call this processor; the first they take."""
 SECONDS = 60
-TENSORS = ("x", "weights", "bias", "y")
-SIZES = ("n", "in", "out", "d", "h", "w", "taps", "step", "rows", "planes", "add", "chunk")
+TENSORS = ("x", "more", "weights", "bias", "y")
+SIZES = ("x16", "y16", "n", "in", "out", "first", "d", "h", "w", "taps", "step", "rows", "planes", "add", "chunk")
 WITH_SCRATCH = ("convolve", "halve", "pointwise", "transpose")
 FUNCTIONS = (*WITH_SCRATCH, "normalise")
 
@@ -91,14 +91,16 @@ class Kernels:
 
         Args:
             name: of the function.
-            tensors: of `TENSORS` those it reads and writes, contiguous; fp32, weights as `weights.py` packs them.
-            sizes: of `SIZES` those it knows.
+            tensors: of `TENSORS` those it reads and writes, contiguous; fp32 or, where `pair` is 2, features in bf16;
+                weights as `weights.py` packs them.
+            sizes: of `SIZES` those it knows, but for what the tensors tell: which features are bf16.
             slope: what results below 0 are multiplied by.
             eps: added to variances.
         """
         unit = ctypes.c_long(0)
         places = {key: tensor.data_ptr() for key, tensor in tensors.items() if tensor is not None}
-        layer = _Layer(**places, **sizes, slope=slope, eps=eps, next=ctypes.addressof(unit))
+        halves = {f"{key}16": int(getattr(tensors.get(key), "dtype", None) == torch.bfloat16) for key in ("x", "y")}
+        layer = _Layer(**places, **sizes, **halves, slope=slope, eps=eps, next=ctypes.addressof(unit))
         floats = getattr(self._library, f"{name}_scratch")(ctypes.byref(layer)) if name in WITH_SCRATCH else 0
         function = getattr(self._library, name)
         runs = [self._pool.submit(self._run, function, layer, floats, (unit, tensors)) for _ in range(self.threads)]

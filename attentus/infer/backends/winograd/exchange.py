@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
@@ -19,12 +20,17 @@ from attentus.infer.backends.winograd.layers import (
     pays,
 )
 from attentus.infer.backends.winograd.parts import MadeLater, OneByOne
+from attentus.nets.classic_unet import ClassicUNet
+from attentus.nets.plain_unet import PlainUNet
 from attentus.nets.pyramid import Pyramid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from attentus.infer.backends.winograd.compiled import Kernels
+
+_OURS = WinogradConv | HalvingConv | PointwiseConv | DoublingConv
+"""They read features in bf16, too."""
 
 
 def with_kernels(net: nn.Module, kernels: Kernels) -> nn.Module:
@@ -54,12 +60,43 @@ def _exchanged(module: nn.Module, kernels: Kernels, done: dict[nn.Module, nn.Mod
         setattr(module, "join", OneByOne())  # noqa: B010 - of another type on purpose
         if not module.gates:
             module.ups = nn.ModuleList(MadeLater(up) for up in module.ups)
+    if isinstance(module, PlainUNet | ClassicUNet):
+        _halve_features(module)
     return _changed_layer(module, kernels)
 
 
 def _reads_parts(block: nn.Module) -> bool:
     """Whether a block begins with a convolution of two parts."""
     return type(block) is nn.Sequential and isinstance(block[0], WinogradConv)
+
+
+def _halve_features(net: PlainUNet | ClassicUNet) -> None:
+    """Keep what its blocks compute in bf16 where kernels read it, and nobody else does."""
+    pyramid = net.pyramid
+    blocks = [*pyramid.encoder[1:], *pyramid.ups, *pyramid.decoder, net.heads[0]]
+    if not pyramid.gates and pyramid.gating is None and all(_reads_half(block) for block in blocks):
+        for block in (*pyramid.encoder, *pyramid.ups, *pyramid.decoder):
+            _end_in_half(block)
+
+
+def _reads_half(module: nn.Module) -> bool:
+    """Whether a module understands bf16: one of ours, or something that ends in one before it computes anything."""
+    if isinstance(module, MadeLater):
+        return _reads_half(module.layer)
+    if type(module) is nn.Sequential:
+        computing = [layer for layer in module if not isinstance(layer, nn.MaxPool2d | nn.MaxPool3d)]
+        return bool(computing) and _reads_half(computing[0])
+    return isinstance(module, _OURS)
+
+
+def _end_in_half(module: nn.Module) -> None:
+    """Let the last layer keep its results in bf16, if it is one of ours."""
+    if isinstance(module, MadeLater):
+        _end_in_half(module.layer)
+    elif type(module) is nn.Sequential and len(module):
+        _end_in_half(module[-2 if isinstance(module[-1], RectifiedNorm) else -1])
+    elif isinstance(module, _OURS):
+        module.in_half = module.kernels.pair == 2
 
 
 def _changed_layer(layer: nn.Module, kernels: Kernels, slope: float = 1.0) -> nn.Module:
@@ -88,7 +125,12 @@ def _changed_sequence(sequence: nn.Sequential, kernels: Kernels, done: dict[nn.M
             layers += [_changed_layer(layer, kernels), RectifiedNorm(follows, kernels, _take_slope(left))]
         else:
             layers.append(_changed_layer(layer, kernels, _take_slope(left) if _kind(layer) else 1.0))
-    return nn.Sequential(*layers)
+    made = nn.Sequential(*layers)
+    computing = [layer for layer in layers if not isinstance(layer, RectifiedNorm)]
+    for layer, follows in pairwise(computing):
+        if _reads_half(follows):
+            _end_in_half(layer)
+    return made
 
 
 def _take_slope(left: list[nn.Module]) -> float:

@@ -38,15 +38,17 @@ class Features:
             self.size = tuple(size)
             self.free.clear()
 
-    def empty(self, shape: Sequence[int]) -> Tensor:
-        """A tensor of fp32 with anything in it."""
-        count = math.prod(shape)
+    def empty(self, shape: Sequence[int], *, half: bool = False) -> Tensor:
+        """A tensor of fp32, or of bf16, with anything in it."""
+        numbers = math.prod(shape)
+        count = -(-numbers // 2) if half else numbers
         fitting = [i for i, piece in enumerate(self.free) if count <= piece.size <= SPARE * count]
         best = min(fitting, key=lambda i: self.free[i].size, default=None)
         piece = aligned(count) if best is None else self.free.pop(best)
         lent = piece[:count]  # torch holds this view as long as any tensor lies on it
         weakref.finalize(lent, self.free.append, piece).atexit = False
-        return torch.from_numpy(lent).view(*shape)
+        made = torch.from_numpy(lent)
+        return made.view(torch.bfloat16)[:numbers].view(*shape) if half else made.view(*shape)
 
 
 def aligned(count: int) -> NDArray[np.float32]:

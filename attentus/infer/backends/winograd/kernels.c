@@ -1,4 +1,4 @@
-/* Layers of U-Nets on a processor, with the features in single precision and as torch holds them (n, c, z, y, x):
+/* Layers of U-Nets on a processor, with features as torch holds them (n, c, z, y, x):
 
    convolve    3x3 and 3x3x3 convolution by Winograd's F(4x4, 3x3) in every plane (Lavin and Gray 2016): a tile of 4 x 4
                results from 36 products per pair of channels instead of 144
@@ -10,8 +10,8 @@
    Each is called by several threads at once with the same layer and, but for `normalise`, a scratch of its own, of as
    many floats as *_scratch tells; a counter that they share deals out the work. Nothing here asks for memory.
 
-   With BF16 defined, what is multiplied is rounded to bf16: twice as many products in the same time. Sums stay in
-   single precision. */
+   Features are floats. With BF16 defined, what is multiplied is rounded to bf16: twice as many products in the same
+   time; and features may be held in it, which halves what goes through memory. Sums stay in single precision. */
 
 #include <stdatomic.h>
 #include <string.h>
@@ -75,6 +75,8 @@ INLINE vec plus_product(vec sum, word u, factors v)
     return (vec)_mm512_dpbf16_ps((__m512)sum, (factors)_mm512_set1_epi32((int)u), v);
 }
 
+typedef unsigned both __attribute__((aligned(2), may_alias)); /* two neighbours in a row, the first in the lower half */
+
 INLINE word joined(float first, float second)
 {
     unsigned a, b;
@@ -96,11 +98,13 @@ INLINE word joined(float first, float second)
 #endif
 
 typedef struct {
-    const float *x;
+    const void *x, *more;  /* `more`: channels from `first` on */
     const void *weights;   /* words; normalise: floats */
     const float *bias;
-    float *y;
+    void *y;
+    long x16, y16;         /* whether those features are bf16 */
     long n, in, out;       /* batch, channels */
+    long first;            /* channels in x */
     long d, h, w;          /* sides of x */
     long taps;             /* of the kernel along z; transpose: planes from one, 1 or 2 */
     long step;             /* halve: planes from one result to the next, 1 or 2 */
@@ -123,19 +127,52 @@ static size_t bytes(long floats) { return sizeof(float) * (size_t)floats; }
 /* Words that hold what goes into a result's voxel. */
 static long words_of(const Layer *l) { return over(l->in, PAIR); }
 
-/* Where word `at` of them finds its channels at some voxel; a second one that does not exist has weights of 0. */
-static void maps_of(const Layer *l, long n, long at, long voxel, const float *maps[PAIR])
+/* Some voxels further on. */
+INLINE const void *beyond(const void *features, long voxels, long in16)
 {
-    for (long p = 0; p < PAIR; p++)
-        maps[p] = l->x + (n * l->in + least(at * PAIR + p, l->in - 1)) * l->d * l->h * l->w + voxel;
+    return (const char *)features + voxels * (in16 ? 2 : 4);
 }
 
-static void join(const float *const maps[PAIR], long count, word *restrict to)
+INLINE float number(const void *features, long voxel, int in16)
 {
-    const float *restrict first = maps[0], *restrict second = maps[PAIR - 1];
+#ifdef BF16
+    if (in16) {
+        unsigned bits = (unsigned)((const unsigned short *)features)[voxel] << 16;
+        float f;
+        memcpy(&f, &bits, sizeof f);
+        return f;
+    }
+#endif
+    (void)in16;
+    return ((const float *)features)[voxel];
+}
+
+/* Where word `at` of them finds its channels at some voxel; a second one that does not exist has weights of 0. */
+static void maps_of(const Layer *l, long n, long at, long voxel, const void *maps[PAIR])
+{
+    for (long p = 0; p < PAIR; p++) {
+        long c = least(at * PAIR + p, l->in - 1), later = c >= l->first;
+        long map = later ? n * (l->in - l->first) + c - l->first : n * l->first + c;
+        maps[p] = beyond(later ? l->more : l->x, map * l->d * l->h * l->w + voxel, l->x16);
+    }
+}
+
+static void join(const void *const maps[PAIR], long count, int in16, word *restrict to)
+{
+    const void *first = maps[0], *second = maps[PAIR - 1];
+#ifdef BF16
+    if (in16) {
+        const unsigned short *restrict low = first, *restrict high = second;
+        INDEPENDENT
+        for (long q = 0; q < count; q++)
+            to[q] = low[q] | (unsigned)high[q] << 16;
+        return;
+    }
+#endif
+    (void)in16;
     INDEPENDENT
     for (long q = 0; q < count; q++)
-        to[q] = joined(first[q], second[q]);
+        to[q] = joined(number(first, q, 0), number(second, q, 0));
 }
 
 /* A part of the scratch, whole cache lines. */
@@ -149,9 +186,37 @@ static float *take(float **scratch, long floats)
 /* Whether the results are so many that caches would lose them before anybody reads them. */
 static int is_large(long floats) { return floats > 1 << 23; }
 
-/* A row of results to its place, past the caches if it is one of many: what lies there is not read first then. */
-static void put(const float *from, long count, float *to, int past)
+/* A row of features as floats. */
+static void get(const void *features, long voxel, long count, long in16, float *restrict to)
 {
+    if (in16)
+        for (long q = 0; q < count; q++)
+            to[q] = number(features, voxel + q, 1);
+    else
+        memcpy(to, beyond(features, voxel, 0), bytes(count));
+}
+
+/* A row of results to its place, past the caches if it is one of many: what lies there is not read first then. */
+static void put(const float *from, long count, long in16, void *features, long voxel, int past)
+{
+    float *to = (float *)features + voxel;
+#ifdef BF16
+    if (in16) {
+        unsigned short *rounded = (unsigned short *)features + voxel;
+        long q = 0;
+        if (past && (size_t)rounded % sizeof(vec) == 0)
+            for (; q + 2 * LANES <= count; q += 2 * LANES)
+                STREAM((float *)(rounded + q), (vec)_mm512_cvtne2ps_pbh((__m512) * (const vec *)(from + q + LANES),
+                                                                        (__m512) * (const vec *)(from + q)));
+        for (; q < count; q += LANES) {
+            __mmask16 within = (__mmask16)((1u << least(LANES, count - q)) - 1);
+            __m256i sixteen = (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(within, from + q));
+            _mm256_mask_storeu_epi16(rounded + q, within, sixteen);
+        }
+        return;
+    }
+#endif
+    (void)in16;
 #ifdef STREAM
     if (past && count % LANES == 0 && (size_t)to % sizeof(vec) == 0) {
         for (long q = 0; q < count; q += LANES)
@@ -269,20 +334,27 @@ INLINE void by_fours(const float *restrict e, long count, float *restrict q, lon
     }
 }
 
+/* Six rows of a map to points of its columns: lines[6][line]. */
+INLINE void transform_columns(const void *const row[6], long w, int in16, float *restrict lines, long line)
+{
+    const void *a = row[0], *b = row[1], *c = row[2], *d = row[3], *e = row[4], *f = row[5];
+    INDEPENDENT
+    for (long x = 0; x < w; x++)
+        to_points(lines + x, line, number(a, x, in16), number(b, x, in16), number(c, x, in16), number(d, x, in16),
+                  number(e, x, in16), number(f, x, in16));
+}
+
 /* One row of tiles of a word's maps: 6 rows of voxels each to v[36][words * pitch]. scratch: 10 lines for each map, all
    zero beyond the voxels. */
-static void transform_row(const float *const row[PAIR][6], long w, const Sizes *s, word *restrict v,
+static void transform_row(const void *const row[PAIR][6], long w, long in16, const Sizes *s, word *restrict v,
                           float *restrict scratch)
 {
     long line = s->line, next_point = s->next_v;
-    for (long p = 0; p < PAIR; p++) {
-        const float *restrict d0 = row[p][0], *restrict d1 = row[p][1], *restrict d2 = row[p][2],
-                    *restrict d3 = row[p][3], *restrict d4 = row[p][4], *restrict d5 = row[p][5];
-        float *restrict lines = scratch + 10 * p * line + 1;
-        INDEPENDENT
-        for (long x = 0; x < w; x++)
-            to_points(lines + x, line, d0[x], d1[x], d2[x], d3[x], d4[x], d5[x]);
-    }
+    for (long p = 0; p < PAIR; p++)
+        if (in16)
+            transform_columns(row[p], w, 1, scratch + 10 * p * line + 1, line);
+        else
+            transform_columns(row[p], w, 0, scratch + 10 * p * line + 1, line);
     const float *restrict a = scratch + 6 * line, *restrict b = a + 10 * (PAIR - 1) * line;
     for (int i = 0; i < 6; i++) {
         word *restrict to = v + 6 * i * next_point;
@@ -311,17 +383,17 @@ static void transform_in(const Layer *l, const Sizes *s, long n, long z, long ba
         return;
     }
     for (long c = 0; c < words; c++) {
-        const float *planes[PAIR], *soon[PAIR], *row[PAIR][6];
+        const void *planes[PAIR], *soon[PAIR], *row[PAIR][6];
         maps_of(l, n, c, first, planes);
         maps_of(l, n, least(c + over(AHEAD, PAIR), words - 1), first, soon);
         for (long r = 0; r < l->rows; r++) {
             for (long i = 0; i < 6 * PAIR; i++) {
                 long p = i / 6, y = (band * l->rows + r) * TILE - 1 + i % 6;
-                row[p][i % 6] = y >= 0 && y < l->h ? planes[p] + y * l->w : zeros;
-                for (long x = 0; x < l->w && y >= 0 && y < l->h; x += LINE)
-                    __builtin_prefetch(soon[p] + y * l->w + x);
+                row[p][i % 6] = y >= 0 && y < l->h ? beyond(planes[p], y * l->w, l->x16) : zeros;
+                for (long x = 0; x < l->w && y >= 0 && y < l->h; x += l->x16 ? 2 * LINE : LINE)
+                    __builtin_prefetch(beyond(soon[p], y * l->w + x, l->x16));
             }
-            transform_row((const float *const(*)[6])row, l->w, s, v + c * s->pitch + r * s->nx, scratch);
+            transform_row((const void *const(*)[6])row, l->w, l->x16, s, v + c * s->pitch + r * s->nx, scratch);
         }
     }
 }
@@ -362,17 +434,18 @@ static void transform_out(const Layer *l, const Sizes *s, long n, long z, long b
                 long y = band * l->rows * TILE + r;
                 if (y >= l->h)
                     break;
-                float *to = l->y + (((n * l->out + k) * l->d + z + p) * l->h + y) * l->w;
-                float *full = past || l->w % TILE ? line : to; /* the last tile would reach beyond the row */
-                if (full != to && l->add)
-                    memcpy(full, to, bytes(l->w));
+                long to = (((n * l->out + k) * l->d + z + p) * l->h + y) * l->w;
+                int aside = past || l->y16 || l->w % TILE; /* the last tile would reach beyond the row */
+                float *full = aside ? line : (float *)l->y + to;
+                if (aside && l->add)
+                    get(l->y, to, l->w, l->y16, line);
                 const float *from = scratch + r % TILE * 6 * t + p * s->tiles + r / TILE * s->nx;
                 if (l->add)
                     finish_row(from, t, s->nx, bias, l->slope, 1, full);
                 else
                     finish_row(from, t, s->nx, bias, l->slope, 0, full);
-                if (full != to)
-                    put(full, l->w, to, past);
+                if (aside)
+                    put(line, l->w, l->y16, l->y, to, past);
             }
     }
 }
@@ -429,17 +502,32 @@ static void finish(float *m, long count, float bias, float slope)
 }
 
 /* Of one row of voxels: what the three taps of a kernel see at every second voxel, `next` apart. */
-static void every_second(const float *const row[PAIR], long w, long count, word *restrict to, long next)
+static void every_second(const void *const row[PAIR], long w, long in16, long count, word *restrict to, long next)
 {
-    const float *restrict a = row[0], *restrict b = row[PAIR - 1];
+    const void *last[PAIR];
     word *restrict left = to, *restrict middle = to + next, *restrict right = middle + next;
-    INDEPENDENT
-    for (long q = 0; q < w / 2; q++) {
-        middle[q] = joined(a[2 * q], b[2 * q]);
-        right[q] = joined(a[2 * q + 1], b[2 * q + 1]);
+#ifdef BF16
+    if (in16) {
+        const both *restrict a = row[0], *restrict b = row[1];
+        INDEPENDENT
+        for (long q = 0; q < w / 2; q++) {
+            middle[q] = (a[q] & 0xffff) | b[q] << 16;
+            right[q] = a[q] >> 16 | (b[q] & 0xffff0000u);
+        }
+    }
+#endif
+    if (!in16) {
+        const float *restrict a = row[0], *restrict b = row[PAIR - 1];
+        INDEPENDENT
+        for (long q = 0; q < w / 2; q++) {
+            middle[q] = joined(a[2 * q], b[2 * q]);
+            right[q] = joined(a[2 * q + 1], b[2 * q + 1]);
+        }
     }
     if (w % 2) {
-        middle[count - 1] = joined(a[w - 1], b[w - 1]);
+        for (long p = 0; p < PAIR; p++)
+            last[p] = beyond(row[p], w - 1, in16);
+        join(last, 1, in16 != 0, middle + count - 1);
         right[count - 1] = 0;
     }
     left[0] = 0;
@@ -468,10 +556,10 @@ void halve(const Layer *l, float *scratch)
                 long r = i % rows, ky = i / rows % 3, kz = i / rows / 3;
                 long from_z = l->step * z + kz - l->taps / 2, from_y = 2 * (y + r) + ky - 1;
                 word *to = v + 3 * (3 * kz + ky) * tap + c * t + r * w;
-                const float *row[PAIR];
+                const void *row[PAIR];
                 maps_of(l, n, c, (from_z * l->h + from_y) * l->w, row);
                 if (from_z >= 0 && from_z < l->d && from_y >= 0 && from_y < l->h)
-                    every_second(row, l->w, w, to, tap);
+                    every_second(row, l->w, l->x16, w, to, tap);
                 else
                     memset(to, 0, bytes(w)), memset(to + tap, 0, bytes(w)), memset(to + 2 * tap, 0, bytes(w));
             }
@@ -479,7 +567,7 @@ void halve(const Layer *l, float *scratch)
             blocks(v, t, 9 * l->taps, tap, words, weights + k * 9 * l->taps * words, m, t, t);
             for (long i = 0; i < least(BLOCK, l->out - k); i++) {
                 finish(m + i * t, rows * w, l->bias ? l->bias[k + i] : 0, l->slope);
-                put(m + i * t, rows * w, l->y + (((n * l->out + k + i) * d + z) * h + y) * w, past);
+                put(m + i * t, rows * w, l->y16, l->y, (((n * l->out + k + i) * d + z) * h + y) * w, past);
             }
         }
     }
@@ -500,15 +588,15 @@ void pointwise(const Layer *l, float *scratch)
     for (long unit; (unit = atomic_fetch_add(l->next, 1)) < l->n * chunks;) {
         long n = unit / chunks, at = unit % chunks * l->chunk, count = least(l->chunk, size - at);
         for (long c = 0; c < words; c++) {
-            const float *maps[PAIR];
+            const void *maps[PAIR];
             maps_of(l, n, c, at, maps);
-            join(maps, count, v + c * t);
+            join(maps, count, l->x16 != 0, v + c * t);
         }
         for (long k = 0; k < l->out; k += BLOCK) {
             blocks(v, t, 1, 0, words, weights + k * words, m, t, t);
             for (long i = 0; i < least(BLOCK, l->out - k); i++) {
                 finish(m + i * t, count, l->bias ? l->bias[k + i] : 0, l->slope);
-                put(m + i * t, count, l->y + (n * l->out + k + i) * size + at, past);
+                put(m + i * t, count, l->y16, l->y, (n * l->out + k + i) * size + at, past);
             }
         }
     }
@@ -534,9 +622,9 @@ void transpose(const Layer *l, float *scratch)
         long n = unit / (l->d * bands), z = unit / bands % l->d, y = unit % bands * l->rows;
         long rows = least(l->rows, l->h - y);
         for (long c = 0; c < words; c++) {
-            const float *maps[PAIR];
+            const void *maps[PAIR];
             maps_of(l, n, c, z * plane + y * l->w, maps);
-            join(maps, rows * l->w, v + c * t);
+            join(maps, rows * l->w, l->x16 != 0, v + c * t);
         }
         for (long job = 0; job < over(l->out, half) * l->taps * 2; job++) {
             long k = job / (2 * l->taps) * half, dz = job / 2 % l->taps, dy = job % 2;
@@ -551,45 +639,61 @@ void transpose(const Layer *l, float *scratch)
                         line[2 * q] = a[q] + bias;
                         line[2 * q + 1] = b[q] + bias;
                     }
-                    put(line, 2 * l->w, l->y + at * 2 * l->w, past);
+                    put(line, 2 * l->w, l->y16, l->y, at * 2 * l->w, past);
                 }
         }
     }
     FENCE;
 }
 
-/* n * in maps of d * h * w voxels, in place (y): to mean 0 and variance 1, scaled by weights and shifted by bias. Sums
-   are taken in parts of 1024, and those in double precision. */
+/* Sum of the numbers less `mean`, or of their squares. Taken in parts of 1024, and those in double precision. */
+enum { PART = 1024 };
+
+INLINE double total(const void *map, long size, int in16, float mean, int squared)
+{
+    double sum = 0;
+    for (long from = 0; from < size; from += PART) {
+        float part = 0;
+        long to = least(from + PART, size);
+        for (long q = from; q < to; q++) {
+            float f = number(map, q, in16) - mean;
+            part += squared ? f * f : f;
+        }
+        sum += part;
+    }
+    return sum;
+}
+
+INLINE void normalise_map(const Layer *l, void *map, const float *weight, const float *bias, int in16)
+{
+    long size = l->d * l->h * l->w;
+    float mean = (float)(total(map, size, in16, 0, 0) / (double)size), slope = l->slope, line[PART];
+    float scale = 1 / __builtin_sqrtf((float)(total(map, size, in16, mean, 1) / (double)size) + l->eps);
+    scale *= weight ? *weight : 1;
+    float shift = (bias ? *bias : 0) - mean * scale;
+    for (long from = 0; from < size; from += PART) {
+        long count = least(PART, size - from);
+        float *restrict to = in16 ? line : (float *)map + from;
+        INDEPENDENT
+        for (long q = 0; q < count; q++) {
+            float f = number(map, from + q, in16) * scale + shift;
+            to[q] = f > 0 ? f : slope * f;
+        }
+        if (in16)
+            put(line, count, 1, map, from, 0);
+    }
+}
+
+/* n * in maps of d * h * w voxels, in place (y): to mean 0 and variance 1, scaled by weights and shifted by bias. */
 void normalise(const Layer *l)
 {
-    enum { PART = 1024 };
     const float *weights = l->weights;
-    long size = l->d * l->h * l->w;
     for (long map; (map = atomic_fetch_add(l->next, 1)) < l->n * l->in;) {
-        float *restrict a = l->y + map * size;
-        double sum = 0, squares = 0;
-        for (long from = 0; from < size; from += PART) {
-            float part = 0;
-            long to = least(from + PART, size);
-            for (long q = from; q < to; q++)
-                part += a[q];
-            sum += part;
-        }
-        float mean = (float)(sum / (double)size);
-        for (long from = 0; from < size; from += PART) {
-            float part = 0;
-            long to = least(from + PART, size);
-            for (long q = from; q < to; q++)
-                part += (a[q] - mean) * (a[q] - mean);
-            squares += part;
-        }
-        float scale = 1 / __builtin_sqrtf((float)(squares / (double)size) + l->eps);
-        scale *= weights ? weights[map % l->in] : 1;
-        float shift = (l->bias ? l->bias[map % l->in] : 0) - mean * scale, slope = l->slope;
-        INDEPENDENT
-        for (long q = 0; q < size; q++) {
-            float f = a[q] * scale + shift;
-            a[q] = f > 0 ? f : slope * f;
-        }
+        void *features = (void *)beyond(l->y, map * l->d * l->h * l->w, l->y16);
+        const float *weight = weights ? weights + map % l->in : 0, *bias = l->bias ? l->bias + map % l->in : 0;
+        if (l->y16)
+            normalise_map(l, features, weight, bias, 1);
+        else
+            normalise_map(l, features, weight, bias, 0);
     }
 }

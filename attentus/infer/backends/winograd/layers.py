@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attentus.infer.backends.winograd.parts import Parts
 from attentus.infer.backends.winograd.weights import POINTS, packed, packed_direct, packed_doubling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from attentus.infer.backends.winograd.compiled import Kernels
+    from attentus.infer.backends.winograd.parts import Parts
 
 _CONV = {4: F.conv2d, 5: F.conv3d}
 TILE = 4
@@ -38,12 +39,16 @@ class _Layer(nn.Module):
     Args:
         kernels: compiled.
         slope: of results below 0; 1 rectifies nothing.
+
+    Attributes:
+        in_half: whether results are bf16, which only these layers need to understand; features may be either.
     """
 
     def __init__(self, kernels: Kernels, slope: float = 1.0) -> None:
         super().__init__()
         self.kernels = kernels
         self.slope = slope
+        self.in_half = False
 
 
 class _Convolution(_Layer):
@@ -66,59 +71,66 @@ class WinogradConv(_Convolution):
     def forward(self, x: Tensor | Parts) -> Tensor:
         """(N, C, *spatial) to (N, K, *spatial)."""
         if isinstance(x, Tensor):
-            x = Parts([x])
+            return self._read([x], 0, None, last=True)
+        if x.half:  # so that two are as large as one
+            return self._read(x.together(self.conv.in_channels), 0, None, last=True)
         first, part = x.take(self.conv.in_channels)
-        y = self._read(part, first, None, last=not x.parts)
+        y = self._read([part], first, None, last=not x.parts)
         while x.parts:
             del part  # before the next one is made
             first, part = x.take(self.conv.in_channels)
-            y = self._read(part, first, y, last=not x.parts)
+            y = self._read([part], first, y, last=not x.parts)
         return y
 
-    def _read(self, x: Tensor, first: int, y: Tensor | None, *, last: bool) -> Tensor:
+    def _read(self, parts: list[Tensor], first: int, y: Tensor | None, *, last: bool) -> Tensor:
         """Add to the results what comes from some channels.
 
         Args:
-            x: (N, c, *spatial), the channels.
+            parts: (N, c, *spatial), the channels; one or two, of the same type.
             first: of them, counted among all.
             y: results so far.
             last: whether no others follow.
         """
-        conv = self.conv
+        conv, n, spatial = self.conv, len(parts[0]), parts[0].shape[2:]
+        channels = sum(part.shape[1] for part in parts)
         bias, slope = (conv.bias, self.slope) if last else (None, 1.0)
-        weight = conv.weight[:, first : first + x.shape[1]]
-        if not pays(conv, x.shape, self.kernels.short * (LARGER_IN_BF16 if self.kernels.pair == 2 else 1)):
-            plain = self._directly(x, first, weight, bias)
+        weight = conv.weight[:, first : first + channels]
+        times = self.kernels.short * (LARGER_IN_BF16 if self.kernels.pair == 2 else 1)
+        if not pays(conv, (n, channels, *spatial), times):
+            plain = self._directly(parts, first, weight, bias)
             plain = plain if y is None else plain.add_(y)
             return plain if slope == 1 else F.leaky_relu_(plain, slope)
         if first not in self.packed:
             self.packed[first] = packed(weight, self.kernels.block, self.kernels.pair)
         add = y is not None
         if y is None:
-            y = self.kernels.features.empty((x.shape[0], conv.out_channels, *x.shape[2:]))
-        x = x.contiguous()
-        tensors = {"x": x, "weights": self.packed[first], "bias": bias, "y": y}
-        self.kernels("convolve", tensors, self._sizes(x, y) | {"add": int(add)}, slope=slope)
+            y = self.kernels.features.empty((n, conv.out_channels, *spatial), half=self.in_half)
+        x, more = parts[0].contiguous(), parts[1].contiguous() if parts[1:] else None
+        tensors = {"x": x, "more": more, "weights": self.packed[first], "bias": bias, "y": y}
+        sizes = _sizes(x, y) | {"in": channels, "add": int(add)}
+        self.kernels("convolve", tensors, sizes | self._work(sizes), slope=slope)
         return y
 
-    def _directly(self, x: Tensor, first: int, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _directly(self, parts: list[Tensor], first: int, weight: Tensor, bias: Tensor | None) -> Tensor:
         """What torch makes of it, in the precision of the kernels."""
+        x = torch.cat(parts, 1) if parts[1:] else parts[0]
         if self.kernels.pair == 1:
             return _CONV[x.ndim](x, weight, bias, padding=self.conv.padding)
         if first not in self.rounded:
             self.rounded[first] = weight.bfloat16()
-        y = _CONV[x.ndim](x.bfloat16(), self.rounded[first], padding=self.conv.padding).float()
+        y = _CONV[x.ndim](x.bfloat16(), self.rounded[first], padding=self.conv.padding)
+        y = y if self.in_half else y.float()
         return y if bias is None else y.add_(bias.view(-1, *[1] * (x.ndim - 2)))
 
-    def _sizes(self, x: Tensor, y: Tensor) -> dict[str, int]:
-        sizes = _sizes(x, y) | {"taps": self.taps}
+    def _work(self, sizes: dict[str, int]) -> dict[str, int]:
+        """What threads work on together."""
         across, down, depth = -(-sizes["w"] // TILE), -(-sizes["h"] // TILE), sizes["d"]
         tiles = self.kernels.pair * min(max(MAPS_AND_TILES // sizes["in"], LEAST_TILES), MOST_TILES)
         rows = min(-(-down // 2), max(1, tiles // 2 // across))
         planes = min(depth, max(1, tiles // (rows * across)))
         wanted = -(-UNITS_PER_THREAD * self.kernels.threads // (sizes["n"] * -(-down // rows)))
         chunk = -(-depth // min(wanted, -(-depth // planes)))
-        return sizes | {"rows": rows, "planes": planes, "chunk": -(-chunk // planes) * planes}
+        return {"taps": self.taps, "rows": rows, "planes": planes, "chunk": -(-chunk // planes) * planes}
 
 
 class HalvingConv(_Convolution):
@@ -132,7 +144,7 @@ class HalvingConv(_Convolution):
         """(N, C, *spatial) to (N, K, *halved)."""
         x = x.contiguous()
         sides = [-(-n // step) for n, step in zip(x.shape[2:], self.conv.stride, strict=True)]
-        y = self.kernels.features.empty((x.shape[0], self.conv.out_channels, *sides))
+        y = self.kernels.features.empty((x.shape[0], self.conv.out_channels, *sides), half=self.in_half)
         rows = min(sides[-2], -(-VOXELS_AT_ONCE // sides[-1]))
         tensors = {"x": x, "weights": self.packed, "bias": self.conv.bias, "y": y}
         sizes = _sizes(x, y) | {"taps": self.taps, "step": self.step, "rows": rows}
@@ -150,7 +162,7 @@ class PointwiseConv(_Convolution):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *spatial) to (N, K, *spatial)."""
         x = x.contiguous()
-        y = self.kernels.features.empty((x.shape[0], self.conv.out_channels, *x.shape[2:]))
+        y = self.kernels.features.empty((x.shape[0], self.conv.out_channels, *x.shape[2:]), half=self.in_half)
         tensors = {"x": x, "weights": self.packed, "bias": self.conv.bias, "y": y}
         self.kernels("pointwise", tensors, _sizes(x, y) | {"chunk": 2 * VOXELS_AT_ONCE}, slope=self.slope)
         return y
@@ -169,7 +181,7 @@ class DoublingConv(_Layer):
         """(N, C, *spatial) to (N, K, *doubled)."""
         x = x.contiguous()
         sides = [n * k for n, k in zip(x.shape[2:], self.conv.kernel_size, strict=True)]
-        y = self.kernels.features.empty((x.shape[0], self.conv.out_channels, *sides))
+        y = self.kernels.features.empty((x.shape[0], self.conv.out_channels, *sides), half=self.in_half)
         sizes = _sizes(x, y) | {"taps": self.taps}
         rows = min(sizes["h"], -(-VOXELS_AT_ONCE // sizes["w"]))
         tensors = {"x": x, "weights": self.packed, "bias": self.conv.bias, "y": y}
@@ -208,6 +220,6 @@ def pays(conv: nn.Conv2d | nn.Conv3d, shape: Sequence[int], times: float = 1) ->
 def _sizes(x: Tensor, y: Tensor) -> dict[str, int]:
     """What all kernels want to know of (N, C, [z,] y, x)."""
     depth = x.shape[2] if x.ndim == 5 else 1
-    channels = {"in": x.shape[1], "out": y.shape[1]}
+    channels = {"in": x.shape[1], "first": x.shape[1], "out": y.shape[1]}
     sides = {"n": x.shape[0], "d": depth, "h": x.shape[-2], "w": x.shape[-1]}
     return channels | sides | dict.fromkeys(("taps", "step", "rows", "planes", "chunk"), 1) | {"add": 0}

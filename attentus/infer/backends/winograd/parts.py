@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -38,6 +39,19 @@ class Parts:
             self.parts.append((at, part))
             at = at + part.shape[1] if isinstance(part, Tensor) else at - made
         self.parts.sort(key=lambda entry: isinstance(entry[1], Later))
+
+    @property
+    def half(self) -> bool:
+        """Whether those that are made are bf16."""
+        return all(part.dtype == torch.bfloat16 for _, part in self.parts if isinstance(part, Tensor))
+
+    def together(self, channels: int) -> list[Tensor]:
+        """All of them by the order of their `channels`, made, in bf16; nothing here holds them afterwards."""
+        made = {}
+        while self.parts:
+            first, part = self.take(channels)
+            made[first] = part.bfloat16()
+        return [made[first] for first in sorted(made)]
 
     def take(self, channels: int) -> tuple[int, Tensor]:
         """The next part and its first channel of `channels`; nothing here holds it afterwards."""
