@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
     from attentus.infer.backends.winograd.compiled import Kernels
 
-_OURS = WinogradConv | HalvingConv | PointwiseConv | DoublingConv
+_OWN = WinogradConv | HalvingConv | PointwiseConv
+"""Nobody but the sequence holds them that they are made for."""
+_OURS = _OWN | DoublingConv
 """They read features in bf16, too."""
 
 
@@ -128,7 +130,7 @@ def _changed_sequence(sequence: nn.Sequential, kernels: Kernels, done: dict[nn.M
     made = nn.Sequential(*layers)
     computing = [layer for layer in layers if not isinstance(layer, RectifiedNorm)]
     for layer, follows in pairwise(computing):
-        if _reads_half(follows):
+        if isinstance(layer, _OWN) and _reads_half(follows):
             _end_in_half(layer)
     return made
 
