@@ -196,12 +196,23 @@ class Walk:
             self.task.advance(len(chunk))
 
     def _window(self, start: tuple[int, int, int]) -> NDArray[np.float32]:
-        """A window; its rows are kept for the others of the same layer."""
+        """A window; its rows are kept for the others of the same layer, and for the layer that comes next."""
         z, y, x = start
-        if self._layer is None or self._layer[0] != z:
-            self._layer = None
-            self._layer = (z, self.source(max(z, 0), min(z + self.how.size[0], self.shape[0])))
-        return window(self._layer[1], (min(z, 0), y, x), self.how.size, self.outside)
+        first, last = max(z, 0), min(z + self.how.size[0], self.shape[0])
+        return window(self._layer_of(first, last), (min(z, 0), y, x), self.how.size, self.outside)
+
+    def _layer_of(self, first: int, last: int) -> NDArray[np.float32]:
+        """Rows first..last of the scan. Those that the layer before had, too, move up: none is prepared twice."""
+        if self._layer is None or self._layer[1].shape[1] != last - first:
+            self._layer = first, self.source(first, last).copy()  # it may be a part of something that others hold
+        before, rows = self._layer
+        if moved := first - before:
+            kept = max(last - first - moved, 0)
+            for row in range(kept):
+                rows[:, row] = rows[:, row + moved]
+            rows[:, kept:] = self.source(first + kept, last)
+            self._layer = first, rows
+        return rows
 
     def _empty(self, one: NDArray[np.float32]) -> bool:
         limits = self.options.skip

@@ -228,6 +228,9 @@ class Preparation:
     outside: tuple[float, ...]
     """What lies beyond the scan, per channel: its lowest value, prepared."""
     recent: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    slices: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    """The last of the crop that were scaled and resampled within themselves, by the first one's number: neighbouring
+    blocks are mixed from the same."""
 
     @classmethod
     def of(cls, image: Volume, how: Prepare) -> Preparation:
@@ -264,14 +267,27 @@ class Preparation:
             old_shape = tuple(b - a for a, b in zip(self.start, self.stop, strict=True))
             resampling = Resampling(old_shape, self.grid.shape, self.how.order, self.how.anti_alias)
             low, high = resampling.needs(first, last)
-            z, y, x = _box(self.start, self.stop)
-            part = self.image.array[:, z.start + low : z.start + high, y, x]
-            scaled = np.empty(part.shape, np.float32)
-            for target, channel, scale in zip(scaled, part, self.scales, strict=True):
-                for row, values in zip(target, channel, strict=True):  # slice by slice: copies stay small
-                    row[:] = scale(values)
-            self.recent[number] = resampling.rows(scaled, first, last)
+            slices = self._slices(resampling, low, high)
+            self.slices.clear()
+            if set(resampling.by_slices) == {1, 2}:  # others are large, and quickly made
+                self.slices[low] = slices
+            self.recent[number] = resampling.rows_of(slices, first, last)
         return self.recent[number]
+
+    def _slices(self, resampling: Resampling, low: int, high: int) -> NDArray[np.float32]:
+        """Slices low..high of the crop (C, slices, y, x), made one by one, so that copies stay small."""
+        _, y, x = _box(self.start, self.stop)
+        made = np.empty((len(self.scales), high - low, *resampling.slice_shape), np.float32)
+        missing = set(range(low, high))
+        for before, slices in self.slices.items():
+            for number in missing & set(range(before, before + slices.shape[1])):
+                made[:, number - low] = slices[:, number - before]
+                missing.remove(number)
+        for number in sorted(missing):
+            channels = self.image.array[:, self.start[0] + number, y, x]
+            scaled = np.stack([scale(values) for scale, values in zip(self.scales, channels, strict=True)])
+            made[:, number - low] = resampling.slices(scaled[:, None])[:, 0]
+        return made
 
 
 def prepare(image: Volume, how: Prepare) -> Prepared:

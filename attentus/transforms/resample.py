@@ -68,13 +68,44 @@ class Resampling:
             first: first new row.
             last: one past the last.
         """
+        return np.ascontiguousarray(self._along(self._axes(), part, first, last))
+
+    @property
+    def by_slices(self) -> tuple[int, ...]:
+        """Axes within slices whose turn comes before z's: so far, every slice can be resampled by itself."""
+        axes = self._axes()
+        return tuple(axes[: axes.index(0)] if 0 in axes else axes)
+
+    @property
+    def slice_shape(self) -> tuple[int, int]:
+        """Of what `slices` makes, (y, x)."""
+        y, x = (self.new[axis] if axis in self.by_slices else self.old[axis] for axis in (1, 2))
+        return y, x
+
+    def slices(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Old slices (C, some, y, x), resampled along `by_slices`."""
+        return self._along(self.by_slices, part, 0, 0)
+
+    def rows_of(self, slices: NDArray[np.float32], first: int, last: int) -> NDArray[np.float32]:
+        """New rows first..last, as `rows` makes them.
+
+        Args:
+            slices: just the old ones that `needs` names, from `slices`.
+            first: first new row.
+            last: one past the last.
+        """
+        return np.ascontiguousarray(self._along(self._axes()[len(self.by_slices) :], slices, first, last))
+
+    def _axes(self) -> list[int]:
+        """Those that change; the one that shrinks most goes first and makes the rest cheaper."""
         growth = [new / old for new, old in zip(self.new, self.old, strict=True)]
-        start, stop = self.needs(first, last)
-        for axis in np.argsort(growth):  # the axis that shrinks most goes first and makes the rest cheaper
-            if growth[axis] != 1:
-                matrix = self._matrix(int(axis))
-                part = mix(part, matrix if axis else matrix[first:last, start:stop], int(axis))
-        return np.ascontiguousarray(part)
+        return [int(axis) for axis in np.argsort(growth) if growth[axis] != 1]
+
+    def _along(self, axes: Sequence[int], part: NDArray[np.float32], first: int, last: int) -> NDArray[np.float32]:
+        for axis in axes:
+            matrix = self._matrix(axis)
+            part = mix(part, matrix if axis else matrix[first:last, slice(*self.needs(first, last))], axis)
+        return part
 
     def _matrix(self, axis: int) -> NDArray[np.float32]:
         old, new = self.old[axis], self.new[axis]

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from attentus.infer.sliding import Window, sliding_window
+from attentus.data.patches import window
+from attentus.infer.sliding import Walk, Window, sliding_window
 from attentus.nets.parts import AttentionTap
 
 sizes = st.tuples(*[st.integers(1, 12)] * 3)
@@ -52,6 +53,29 @@ def test_windows_cover_everything_densely_enough(full, size, overlap):
         assert max(np.diff(starts)) <= max(size * (1 - overlap), 1) + 1
     else:
         assert len(starts) == 1
+
+
+@given(sizes, sizes, st.sampled_from([0.0, 0.5, 0.75]), st.booleans())
+def test_no_row_is_prepared_twice_and_what_was_prepared_is_left_alone(shape, size, overlap, shared):
+    array, asked = image(shape), []
+    before = array.copy()
+
+    def source(first, last):
+        asked.extend(range(first, last))
+        return array[:, first:last] if shared else array[:, first:last].copy()
+
+    seen = []
+
+    def run(windows):
+        seen.append(windows.copy())
+        return {"logits": windows}
+
+    how = Window(size, overlap)
+    Walk(run, source, shape, [float(array.min())], how).logits(0, shape[0])
+    assert len(asked) == len(set(asked))
+    np.testing.assert_array_equal(array, before)
+    expected = [window(array, start, size, [float(array.min())]) for start in how.starts(shape)]
+    np.testing.assert_array_equal(np.concatenate(seen), expected)
 
 
 def test_two_dimensional_nets_get_slices_as_a_batch():

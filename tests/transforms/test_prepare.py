@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from attentus.errors import BadInput
 from attentus.recipes import Intensity, Prepare
 from attentus.transforms import prepare as module
-from attentus.transforms.prepare import prepare, prepare_labels, scale_intensity
+from attentus.transforms.prepare import Preparation, prepare, prepare_labels, scale_intensity
 from attentus.types import Volume
 
 
@@ -52,6 +52,30 @@ def test_a_voxel_keeps_its_place_through_crop_and_resampling():
     prepared = prepare(volume, Prepare(spacing=(1.2, 0.8, 0.7), crop_above=500.0))
     assert prepared.grid.shape == (2, 1, 1)  # one voxel of 2.5 mm became two
     np.testing.assert_allclose(prepared.grid.world((0.5, 0, 0)), position, atol=1e-6)
+
+
+@given(
+    st.tuples(*[st.sampled_from([0.6, 1.0, 1.7])] * 3),
+    st.sampled_from([1, 3]),
+    st.lists(st.tuples(st.integers(0, 99), st.integers(1, 50)), min_size=1, max_size=6),
+)
+def test_rows_have_the_same_bits_in_any_order(spacing, order, asked):
+    volume, _ = blob(make.grid(shape=(90, 8, 9), spacing=(1.0, 1.0, 1.0)))
+    how = Prepare(spacing=spacing, order=order)
+    whole, scan = prepare(volume, how).array, Preparation.of(volume, how)
+    for wanted, count in asked:
+        first = min(wanted, scan.grid.shape[0] - 1)
+        last = min(first + count, scan.grid.shape[0])
+        np.testing.assert_array_equal(scan.rows(first, last), whole[:, first:last])
+
+
+def test_no_slice_is_scaled_twice_on_the_way_through_a_scan(monkeypatch):
+    volume, _ = blob(make.grid(shape=(130, 12, 10), spacing=(1.0, 1.0, 1.0)))
+    scan, right, scaled = Preparation.of(volume, Prepare(spacing=(1.3, 2.0, 2.0), order=3)), module.Scale.__call__, []
+    monkeypatch.setattr(module.Scale, "__call__", lambda *a: (scaled.append(1), right(*a))[1])
+    for first in range(0, 100, 32):
+        scan.rows(first, min(first + 32, 100))
+    assert len(scaled) == 130
 
 
 def test_slabs_do_not_change_the_result(monkeypatch):
