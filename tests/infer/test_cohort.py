@@ -416,7 +416,8 @@ def test_files_that_are_not_ours_are_not_replaced(bright, data, tmp_path):
     done = predict_cohort(bright, scans, resume=True, overwrite=True)
     assert bright.asked == ["case_02"]
     assert io.read_labels(scans[2].result)
-    assert all("exists already" in text for text in predict_cohort(bright, scans).values())
+    refused = predict_cohort(bright, scans).values()
+    assert all("exists already" in text and "(--resume)" in text for text in refused)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"results": []}', '{"results": {"case_00.nii.gz": {"files": 3}}}'])

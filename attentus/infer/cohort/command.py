@@ -125,7 +125,8 @@ def _plan(scan: Scan, book: Book, *, overwrite: bool, resume: bool) -> Order | D
     replace = overwrite or (resume and book.owns(scan))
     if scan.result.exists() and not replace:
         problem = f"exists already{', and labels.json does not list it as a result' if resume else ''}"
-        return str(BadFile(scan.result, problem, "Allow overwriting (--overwrite), or choose another folder."))
+        fix = "Allow overwriting (--overwrite), or choose another folder."
+        return str(BadFile(scan.result, problem, fix if resume else f"Keep what is complete (--resume). {fix}"))
     return Order(scan, replace)
 
 
