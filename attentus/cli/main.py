@@ -62,6 +62,10 @@ app.command(epilog="Example: attentus doctor")(doctor.doctor)
 _UsageProblem: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
+STOPPED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(__version__)
@@ -78,7 +82,10 @@ def _main(
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run a command line and return its exit code: 0 done, 1 some cases failed, 2 bad request or input."""
+    """Run a command line and return its exit code.
+
+    0 done, 1 some cases failed, 2 bad request or input, 130 stopped (Ctrl-C).
+    """
     try:
         code = app(arguments, standalone_mode=False)
     except AttentusError as error:
@@ -88,11 +95,12 @@ def run(arguments: list[str] | None = None) -> int:
         error.show()
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        print("stopped", file=sys.stderr)
-        return 130
+        code = STOPPED
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    if code == STOPPED:  # some versions of Typer return it themselves
+        print("stopped", file=sys.stderr)
     return code if isinstance(code, int) else 0
 
 

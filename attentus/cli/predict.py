@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -96,7 +97,12 @@ def predict(
         "dicom": dicom,
     }
     how: dict[str, Any] = {"overwrite": overwrite, "resume": resume, "crew": Crew(load, cluster, workers)}
-    done = predict_cohort(loaded, found, **wanted, **how, progress=progress())
+    try:
+        done = predict_cohort(loaded, found, **wanted, **how, progress=progress())
+    except KeyboardInterrupt:
+        if len(found) > 1:
+            print("what is complete stays; the same command with --resume does the others", file=sys.stderr)
+        raise
     failed = {name: result for name, result in done.items() if isinstance(result, str)}
     if json:
         rows = {name: result.facts() for name, result in done.items() if not isinstance(result, str)}

@@ -345,7 +345,22 @@ def test_predict_one_and_many(attentus, trained, tmp_path):
     code, _, err = attentus("predict", model, images, "-o", tmp_path / "many")
     assert code == 1
     assert err.count("exists already") == 6
+    assert err.count("(--resume)") == 6
     assert attentus("predict", model, images, "-o", tmp_path / "many", "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize("scans", ["imagesTr", "imagesTr/case_00.nii.gz"])
+def test_ctrl_c_is_told_and_how_to_go_on(attentus, trained, tmp_path, monkeypatch, scans):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("attentus.infer.cohort.predict_cohort", interrupted)
+    many = scans == "imagesTr"
+    result = tmp_path / ("many" if many else "one.nii.gz")
+    code, out, err = attentus("predict", trained / "runs" / "a", trained / "data" / scans, "-o", result)
+    assert (code, out) == (130, "")
+    assert err.endswith("stopped\n")
+    assert ("the same command with --resume" in err) == many
 
 
 def test_predict_lists_what_failed(attentus, trained, tmp_path):
