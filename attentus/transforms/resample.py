@@ -68,7 +68,7 @@ class Resampling:
             first: first new row.
             last: one past the last.
         """
-        return np.ascontiguousarray(self._along(self._axes(), part, first, last))
+        return self.rows_of(self.slices(part), first, last)
 
     @property
     def by_slices(self) -> tuple[int, ...]:

@@ -82,7 +82,7 @@ def _halve_features(net: PlainUNet | ClassicUNet) -> None:
 
 
 def _reads_half(module: nn.Module) -> bool:
-    """Whether a module understands bf16: one of ours, or something that ends in one before it computes anything."""
+    """Whether a module takes bf16: one of ours, or a sequence whose first layer that computes is one."""
     if isinstance(module, MadeLater):
         return _reads_half(module.layer)
     if type(module) is nn.Sequential:

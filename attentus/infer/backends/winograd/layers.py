@@ -72,7 +72,7 @@ class WinogradConv(_Convolution):
         """(N, C, *spatial) to (N, K, *spatial)."""
         if isinstance(x, Tensor):
             return self._read([x], 0, None, last=True)
-        if x.half:  # so that two are as large as one
+        if x.half:  # two parts are as large as one in fp32: both may be there at once
             return self._read(x.together(self.conv.in_channels), 0, None, last=True)
         first, part = x.take(self.conv.in_channels)
         y = self._read([part], first, None, last=not x.parts)

@@ -39,7 +39,7 @@ def packed(weight: Tensor, block: int, pair: int = 1) -> Tensor:
     """
     line = torch.tensor(POINTS, dtype=torch.float64 if pair == 1 else torch.float32)  # bf16 rounds far more than either
     planes = weight.detach().reshape(*weight.shape[:2], -1, 9).permute(3, 2, 1, 0)
-    arranged = _in_words(_in_blocks(planes, block).permute(0, 3, 1, 2, 4), -2, pair)  # a ninth each, before they grow
+    arranged = _in_words(_in_blocks(planes, block).permute(0, 3, 1, 2, 4), -2, pair)  # before they grow fourfold
     at_points = torch.kron(line, line) @ arranged.to(line.dtype).flatten(1)
     return _rounded(at_points.view(-1, *arranged.shape[1:]), pair)
 
