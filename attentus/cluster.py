@@ -52,7 +52,9 @@ def connect(cluster: str | None, workers: int) -> Iterator[Any]:
         # No memory limit: Dask would count memory maps and kill workers. Any free port: others may have clusters, too.
         options: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": None}
         options["dashboard_address"] = "127.0.0.1:0"
-        options["silence_logs"] = logging.ERROR  # a worker that dies is no news: its work goes on elsewhere
+        # What happens to the work comes back with it. Dask's own errors tell of workers that die, whose work goes on
+        # elsewhere, and of workers that miss a scheduler which is already closing.
+        options["silence_logs"] = logging.CRITICAL
         with dask.LocalCluster(**options) as local, dask.Client(local, set_as_default=False) as client:
             client.register_worker_callbacks(_ignore_ctrl_c)
             yield client

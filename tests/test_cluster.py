@@ -42,3 +42,20 @@ def test_work_that_nobody_knows_of_any_more_is_a_lost_connection():
     error = cluster.ended(Future("cancelled", None))
     assert isinstance(error, ConnectionError)
     assert not cluster.died(error)
+
+
+def test_what_dask_reports_does_not_reach_the_user(capfd):
+    """A worker that misses the scheduler while all is closing prints two tracebacks otherwise."""
+
+    def report():
+        import logging
+        import os
+
+        logging.getLogger("distributed.worker").error("no scheduler")
+        os.write(2, b"but this does\n")
+
+    with cluster.connect(None, 2) as client:
+        client.run(report)
+    told = capfd.readouterr().err
+    assert "but this does" in told
+    assert "no scheduler" not in told
