@@ -1,6 +1,6 @@
 # Two commands set up everything on a bare machine with Python (3.10 or newer) and make:
 #   make demo   built-in scans: train, predict, score, report
-#   make test   the test suite
+#   make test   the test suite (a file's tests stay in one process: what they share is made once)
 # Further: make slow (tests that take minutes), make check (format, lint, types, layers), make docs, make clean.
 
 PYTHON ?= python3
@@ -14,7 +14,7 @@ demo: $(VENV)/.run
 	$(BIN)/attentus demo -o demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto -m slow

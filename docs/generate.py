@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import torch
 from pydantic import BaseModel
 
 import attentus
@@ -73,7 +74,8 @@ def nets_and_losses() -> str:
     ]
     for name in nets.names():
         known = nets.card(name)
-        net = nets.create(name, known.dims[-1] if known else 3, 1, 2)
+        with torch.device("meta"):  # nobody looks at weights
+            net = nets.create(name, known.dims[-1] if known else 3, 1, 2)
         parts += [f"### {name}\n", f"```text\n{inspect.getdoc(net)}\n```\n"]
         parts += _options(nets.options(name))
         if nets.presets(name):

@@ -38,10 +38,10 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("docs")
     write_dataset(folder / "phantom", 6, coarse=5)
     quick = ["--set", "train.steps=2", "--set", "train.patch=[16, 32, 32]", "--set", "train.validate_every=2"]
+    quick += ["--set", "prepare.spacing=[20, 12, 12]", "--set", "infer.overlap=0"]  # a few windows per scan
     assert run(["train", "demo", str(folder / "phantom"), "-o", str(folder / "runs" / "a"), *quick]) == 0
     shutil.copytree(folder / "runs" / "a", folder / "runs" / "b")
     nested = ["--set", "net.name=anu-net", "--set", "net.options={preset: tiny}"]
-    nested += ["--set", "prepare.spacing=[25, 16, 16]", "--set", "infer.overlap=0"]  # a few windows per scan
     assert run(["train", "demo", str(folder / "phantom"), "-o", str(folder / "runs" / "nested"), *quick, *nested]) == 0
     images = str(folder / "phantom" / "imagesTr")
     assert run(["predict", str(folder / "runs" / "a"), images, "-o", str(folder / "masks")]) == 0

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from attentus import losses, nets
 from attentus.data.phantom import abdomen
 from attentus.errors import BadInput, UnknownName
-from attentus.export import to_onnx
 
 BUILT_IN = [name for name in nets.names() if nets.card(name)]
 EACH = [(name, dims) for name in BUILT_IN for dims in nets.card(name).dims]
@@ -121,28 +120,6 @@ def test_torch_export_traces_the_whole_net(name, dims):
     x = torch.randn(1, 1, *EVEN[dims])
     exported = torch.export.export(net, (x,)).module()
     torch.testing.assert_close(exported(x)[0], net(x)[0])
-
-
-def hold_to_onnx(name, dims, folder):
-    import onnxruntime
-
-    net = tiny(name, dims, 2, 3).eval()
-    x = torch.randn(1, 2, *EVEN[dims])
-    to_onnx(net, folder / "net.onnx", 2, EVEN[dims])
-    session = onnxruntime.InferenceSession(str(folder / "net.onnx"))
-    [found] = session.run(["logits"], {"image": x.numpy()})
-    assert np.abs(found - net(x)[0].detach().numpy()).max() <= 1e-4
-
-
-@pytest.mark.parametrize(("name", "dims"), IN_2D)
-def test_onnx_says_the_same(name, dims, tmp_path):
-    hold_to_onnx(name, dims, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "dims"), IN_3D)
-def test_onnx_says_the_same_in_3d(name, dims, tmp_path):
-    hold_to_onnx(name, dims, tmp_path)
 
 
 def hold_to_compiled(net, x, backend):
