@@ -56,8 +56,15 @@ def longest_diameter(mask: NDArray[np.bool_], spacing: Sequence[float]) -> float
 
     numbers = label(mask)
     steps = np.array(spacing, float) * (np.array(mask.shape) > 1)
-    longest = (_diameter(numbers[box] == k, steps) for k, box in enumerate(find_objects(numbers), start=1))
-    return max(longest, default=None)
+    boxes = find_objects(numbers)
+    sides = np.array([[side.stop - side.start for side in box] for box in boxes]).reshape(-1, mask.ndim)
+    room = np.linalg.norm(sides * steps, axis=1)
+    longest: float | None = None
+    for k in np.argsort(-room):  # parts that fit into less than what was found need no look, so dust costs nothing
+        if longest is not None and room[k] <= longest:
+            break
+        longest = max(longest or 0.0, _diameter(numbers[boxes[k]] == k + 1, steps))
+    return longest
 
 
 def _diameter(part: NDArray[np.bool_], steps: NDArray[np.float64]) -> float:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import pdist
 
+from attentus.infer import extent
 from attentus.infer.extent import extents, longest_diameter
 from attentus.metrics.components import label
 from attentus.types import Prediction, Volume
@@ -55,6 +56,17 @@ def test_parts_are_measured_one_by_one():
     mask = np.zeros((1, 1, 30), bool)
     mask[..., [0, 1, 2, 20, 21, 22, 23]] = True
     assert longest_diameter(mask, (1, 1, 1)) == pytest.approx(4)
+
+
+def test_the_largest_box_need_not_hold_the_longest_part_and_dust_is_not_measured(monkeypatch):
+    mask = np.zeros((1, 40, 80), bool)
+    mask[0, 10, :21] = mask[0, :21, 10] = True  # a cross: 21 long, 30 from corner to corner of its box
+    mask[0, 30, 2:26] = True
+    mask[0, ::4, 40::4] = True
+    measure, looks = extent._diameter, []
+    monkeypatch.setattr(extent, "_diameter", lambda *what: looks.append(what) or measure(*what))
+    assert longest_diameter(mask, (1, 1, 1)) == pytest.approx(24)
+    assert len(looks) == 2
 
 
 def test_regions_count_with_what_lies_in_them():

@@ -277,7 +277,7 @@ def test_a_series_of_several_multi_frame_files_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "parts",
     [
-        pytest.param(("chaos-ct-liver", "CT_SET_3", "DICOM_anon"), marks=pytest.mark.slow),  # half a minute
+        ("chaos-ct-liver", "CT_SET_3", "DICOM_anon"),
         ("dicom-brain", "Study3", "11-T1post-18670"),
         ("dicom-brain", "Study3", "11_HCropVolume"),
         ("dicom-brain", "Study3", "36468-FLAIRreg-58706"),
