@@ -14,7 +14,7 @@ from attentus.infer.processor import best_precision
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
     from attentus.recipes import Train
 
@@ -39,9 +39,9 @@ def launch(how: Train, devices: int = 1, num_nodes: int = 1) -> Fabric:
         RecipeError: fp16 without a GPU.
         BadInput: batches that do not divide among the devices, or more devices than there are.
     """
-    from lightning.fabric import Fabric
-    from lightning.fabric.strategies.ddp import DDPStrategy
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     if how.precision == "fp16" and not torch.cuda.is_available():
         raise RecipeError("train.precision: fp16 needs a GPU; take bf16 or fp32 on a CPU.")
@@ -50,8 +50,7 @@ def launch(how: Train, devices: int = 1, num_nodes: int = 1) -> Fabric:
             f"A batch of {how.batch} cannot be divided among {devices * num_nodes} devices."
             f" Set train.batch to a multiple of {devices * num_nodes}."
         )
-    for name in ("lightning.fabric", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # that it uses bf16 as told is no news
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # that it uses bf16 as told is no news
     # Heads without weight in the loss get no gradient; the others wait while the first prepares cases or evaluates.
     ddp = DDPStrategy(find_unused_parameters=True, timeout=PATIENCE)
     strategy = ddp if devices * num_nodes > 1 else "auto"

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGES = (
-    *("attentus", "torch", "lightning", "numpy", "scipy", "nibabel", "SimpleITK", "pydicom", "pydantic", "safetensors"),
-    *("onnxruntime", "openvino", "nncf", "python-gdcm", "highdicom"),
+    *("attentus", "torch", "lightning-fabric", "numpy", "scipy", "nibabel", "SimpleITK", "pydicom", "pydantic"),
+    *("safetensors", "onnxruntime", "openvino", "nncf", "python-gdcm", "highdicom"),
     *("tensorboard", "matplotlib", "jinja2", "typer", "rich"),
 )
 

@@ -37,7 +37,7 @@ from attentus.transforms import augment
 if TYPE_CHECKING:
     from os import PathLike
 
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
     from torch import nn
 
     from attentus.data.dataset import Dataset

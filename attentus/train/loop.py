@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
     from numpy.typing import NDArray
     from torch import Tensor, nn
     from torch.optim import Optimizer

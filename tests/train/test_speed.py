@@ -171,7 +171,7 @@ def test_compilers_see_one_graph_and_the_same_gradients():
 
 
 def test_shielded_nets_go_through_fabric():
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
     net = speed.prepare_net(small_net(), 3, "bf16", "cpu")
     fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
