@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
 import subprocess
 import sys
-import time
 
 import make
 import numpy as np
@@ -93,18 +91,14 @@ def test_help_lists_every_command(attentus):
     assert len(app.registered_commands) + len(app.registered_groups) == len({command[0] for command in COMMANDS})
 
 
-def test_help_and_import_are_quick_and_need_no_torch():
+def test_help_needs_nothing_that_takes_long_to_import():
     code = (
-        "import sys, attentus.cli.main as m; m.run(['--help']);"
-        "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+        "import sys, attentus.cli.main as m; assert m.run(['--help']) == 0;"
+        "print(*{name.split('.')[0] for name in sys.modules}, file=sys.stderr)"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "attentus.cli.main", "--help"], check=True, capture_output=True)
-        times.append(time.perf_counter() - started)
-    assert statistics.median(times) < 2  # 0.3 s on an idle machine; see docs/concepts/architecture.md
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    heavy = {"torch", "numpy", "scipy", "pydantic", "matplotlib", "SimpleITK", "nibabel", "pydicom", "jinja2", "yaml"}
+    assert not heavy & set(done.stderr.split())
 
 
 def test_version(attentus):

@@ -145,14 +145,14 @@ assert segment.__file__.startswith({str(root)!r})
 sys.exit(segment.main(["scan.nii.gz", "-o", "out.nii.gz", "--probabilities", "p.nii.gz", "--threads", "1"]))
 """
     command = [sys.executable, "-I", "-B", "-c", code]
-    done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "core" in done.stdout
     expected = model.predict(tmp_path / "scan.nii.gz", probabilities=True)
     np.testing.assert_array_equal(io.read_labels(tmp_path / "out.nii.gz").array, expected.labels.array)
     exact = expected.probabilities.array.astype(np.float32)
     assert np.abs(io.read(tmp_path / "p.nii.gz").array - exact).max() <= 1e-3
-    again = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    again = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert again.returncode == 2
     assert "exists already" in again.stderr
 

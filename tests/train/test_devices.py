@@ -87,12 +87,12 @@ def test_ctrl_c_stops_all_processes_at_one_step(data, tmp_path):
     command = [str(RUN), "train", str(file), str(data), "-o", str(tmp_path / "run"), "--devices", "2"]
     command += ["--set", "train.steps=9999", "--set", "train.checkpoint_every=3600"]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
-    limit = time.monotonic() + 100
+    limit = time.monotonic() + 300
     while len(of_steps(tmp_path / "run", "loss")) < 3 and time.monotonic() < limit:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
     try:
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=300)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

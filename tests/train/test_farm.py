@@ -347,11 +347,11 @@ def test_ctrl_c_stops_the_runs_at_a_checkpoint(dataset, tmp_path):
     )
     files = [tmp_path / "cv" / name / "last.safetensors" for name in ("fold0", "fold1")]
     try:
-        limit = time.monotonic() + 400
+        limit = time.monotonic() + 300
         while not all(file.is_file() for file in files) and time.monotonic() < limit:
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGINT)
-        _, told = process.communicate(timeout=200)
+        _, told = process.communicate(timeout=300)
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         raise
