@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from attentus.errors import BadInput
 from attentus.nets.parts import (
     AttentionTap,
+    Concatenate,
+    Resize,
     conv,
     crop_to,
     double_conv,
@@ -88,6 +90,8 @@ class AttentionUNet(nn.Module):
         self.decoder = nn.ModuleDict(
             {f"level{n}": double_conv(dims, widths[n - 1] + widths[n], widths[n - 1]) for n in (4, 3, 2, 1)}
         )
+        self.resize = Resize()
+        self.join = Concatenate()
         scales = {"fuse": (1, 2, 3, 4), "aux": (1, 2, 3, 4), "off": (1,)}[deep_supervision]
         self.heads = nn.ModuleDict({f"level{n}": conv(dims, widths[n - 1], out_channels, 1) for n in scales})
         self.final = conv(dims, 4 * out_channels, out_channels, 1) if deep_supervision == "fuse" else nn.Identity()
@@ -112,7 +116,7 @@ class AttentionUNet(nn.Module):
             name = f"level{level}"
             skip = skips.pop()
             gated = self.gates[name](skip, signal) if name in self.gates else skip
-            x = self.decoder[name](torch.cat([gated, resize(x, skip.shape[2:])], dim=1))
+            x = self.decoder[name](self.join(gated, self.resize(x, skip.shape[2:])))
             signal = x  # the next gate listens to what this level decided
             if name in self.heads:
                 outputs[level] = resize(self.heads[name](x), padded)

@@ -134,6 +134,14 @@ def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
     return x
 
 
+class Resize(nn.Module):
+    """`resize` as a layer, so that what runs a net may do it in its own way."""
+
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """(N, C, *spatial) to (N, C, *size)."""
+        return resize(x, size)
+
+
 class Concatenate(nn.Module):
     """Features one behind the other, as a layer, so that what runs a net may do without the joint copy."""
 

@@ -24,7 +24,8 @@ from attentus.infer import backends
 from attentus.infer.backends import winograd
 from attentus.infer.backends.winograd import compiled, layers
 from attentus.infer.backends.winograd.features import Features
-from attentus.infer.backends.winograd.parts import Later, Parts
+from attentus.infer.backends.winograd.parts import Later, OneByOne, Parts
+from attentus.nets.parts import resize
 
 pytestmark = pytest.mark.skipif(bool(winograd.missing()), reason=winograd.missing())
 SIDES = {2: ("h", "w"), 3: ("d", "h", "w")}
@@ -130,6 +131,27 @@ def test_features_kept_in_bf16_of_any_size(kernels_bf16, data, dims, channels, t
             assert torch.equal(as_kept(layer)(x), expected.bfloat16())
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.data(), st.sampled_from([2, 3]), st.booleans())
+def test_pooling_and_enlarging_of_any_size(either, data, dims, half):
+    x = data.draw(inputs(dims))
+    x, half = as_multiplied(x, either), half and either.pair == 2
+    given_as = x.bfloat16() if half else x
+    pool = nn.MaxPool2d(2) if dims == 2 else nn.MaxPool3d(2)
+    if min(x.shape[2:]) > 1:
+        found = layers.Pool(pool, either)(given_as)
+        assert torch.equal(found.float(), pool(x))
+        assert found.dtype == given_as.dtype
+    double, size = layers.Enlarge(either), [2 * n for n in x.shape[2:]]
+    close(double(given_as, size), resize(x, size))
+    if either.pair == 2:
+        expected = double(given_as, size).bfloat16()
+        assert torch.equal(as_kept(double)(given_as, size), expected)
+    other = [n + 1 for n in x.shape[2:]]
+    if other != size:
+        assert torch.equal(layers.Enlarge(either)(x, other), resize(x, other)), "torch does what it does not"
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.booleans())
 def test_two_parts_in_bf16_are_read_in_one_go(kernels_bf16, first, second, late):
@@ -167,6 +189,21 @@ def test_results_too_many_for_caches_are_complete(either, across):
                 close(as_kept(kind(layer, either))(x).float(), expected, 5e-2)
 
 
+@pytest.mark.parametrize("across", [64, 63])
+def test_resized_features_too_many_for_caches_are_complete(either, across):
+    coarse = torch.randn(1, 1, 66, 64, across).expand(1, 16, 66, 64, across).contiguous()
+    fine = torch.randn(1, 2, 132, 128, 2 * across).expand(32, 2, 132, 128, 2 * across)[:, 0, None].contiguous()
+    size = (132, 128, 2 * across)
+    for call, expected in (
+        (lambda: layers.Enlarge(either)(coarse, size), resize(coarse, size)),
+        (lambda: layers.Pool(nn.MaxPool3d(2), either)(fine), nn.functional.max_pool3d(fine, 2)),
+    ):
+        assert expected.numel() > 2**23
+        room = either.features.empty(expected.shape).fill_(torch.nan)  # what the results' memory holds before
+        del room
+        close(call(), expected)
+
+
 @pytest.mark.parametrize("channels", [1, 6, 7])
 def test_bf16_is_rounded_to_nearest(kernels_bf16, channels):
     same = nn.Conv2d(channels, channels, 1, bias=False)
@@ -185,6 +222,8 @@ def test_what_is_no_number_stays_seen(either):
         x[0, 1, 9, 9, 9] = bad
         with torch.no_grad():
             assert not layers.WinogradConv(conv, either)(x)[0, :, 9, 9, 9].isfinite().any()
+            assert not layers.Pool(nn.MaxPool3d(2), either)(x)[0, 1, 4, 4, 4].isfinite()
+            assert not layers.Enlarge(either)(x, (40, 40, 40))[0, 1, 18:20, 18:20, 18:20].isfinite().any()
 
 
 def test_a_processor_without_bf16_says_so(monkeypatch):
@@ -258,6 +297,27 @@ def test_features_are_kept_in_bf16_where_kernels_alone_read_them(kernels_bf16, k
     assert logits.dtype == torch.float32
     assert inner, "at least between the convolutions of a block"
     assert not any(getattr(layer, "in_half", False) for layer in winograd.with_kernels(net, kernels).modules())
+
+
+@pytest.mark.parametrize("gates", [0, 2])
+def test_what_rises_is_rounded_once_and_not_joined(kernels_bf16, kernels, gates):
+    """The Attention U-Net's decoder reads skip and rising features one after the other."""
+    net = small("attention-unet", 3, 1, 2, n_gates=gates)
+    with torch.inference_mode():
+        x = torch.randn(1, 1, 32, 64, 64)
+        for made, tolerance in ((kernels, 1e-4), (kernels_bf16, 5e-2)):
+            changed = winograd.with_kernels(net, made)
+            assert isinstance(changed.join, OneByOne)
+            assert isinstance(changed.pool, layers.Pool)
+            assert changed.resize.in_half == (made.pair == 2)
+            close(changed(x)[0], net(x)[0], tolerance)
+
+
+@pytest.mark.parametrize(
+    "pool", [nn.MaxPool2d(3), nn.MaxPool2d(2, stride=1), nn.MaxPool2d(2, padding=1), nn.MaxPool2d(2, ceil_mode=True)]
+)
+def test_other_pooling_is_left_to_torch(kernels, pool):
+    assert isinstance(winograd.with_kernels(nn.Sequential(pool), kernels)[0], nn.MaxPool2d)
 
 
 def test_sequences_become_fewer_layers_that_compute_the_same(kernels):

@@ -29,6 +29,7 @@ from attentus.infer.backends.torch_runner import TorchRunner
 from attentus.infer.backends.winograd.compiled import beside, kernels, missing
 from attentus.infer.backends.winograd.counting import counted, expected_gain
 from attentus.infer.backends.winograd.exchange import with_kernels
+from attentus.nets.parts import Resize
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -116,4 +117,19 @@ def _one_of_each() -> list[nn.Sequential]:
         made(nn.Conv3d, 8, 8, 3, padding=1, stride=2),
         made(nn.Conv3d, 8, 8, 1),
         made(nn.ConvTranspose3d, 8, 8, 2, stride=2),
+        nn.Sequential(nn.MaxPool3d(2)),
+        nn.Sequential(_Doubled()),
     ]
+
+
+class _Doubled(nn.Module):
+    """Doubles every side, as nets do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resize = Resize()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, *spatial) to (N, C, *doubled)."""
+        doubled: Tensor = self.resize(x, [2 * n for n in x.shape[2:]])
+        return doubled

@@ -35,7 +35,7 @@ FOR_PROCESSOR = ("-march=native -mprefer-vector-width=512", "-march=native", "-m
 SECONDS = 60
 TENSORS = ("x", "more", "weights", "bias", "y")
 SIZES = ("x16", "y16", "n", "in", "out", "first", "d", "h", "w", "taps", "step", "rows", "planes", "add", "chunk")
-WITH_SCRATCH = ("convolve", "halve", "pointwise", "transpose")
+WITH_SCRATCH = ("convolve", "halve", "pointwise", "transpose", "pool", "enlarge")
 FUNCTIONS = (*WITH_SCRATCH, "normalise")
 
 

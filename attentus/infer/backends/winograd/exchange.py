@@ -13,14 +13,18 @@ from torch.nn.utils import fuse_conv_bn_eval
 from attentus.infer.backends.converted import sums_maps
 from attentus.infer.backends.winograd.layers import (
     DoublingConv,
+    Enlarge,
     HalvingConv,
     PointwiseConv,
+    Pool,
     RectifiedNorm,
     WinogradConv,
     pays,
 )
 from attentus.infer.backends.winograd.parts import MadeLater, OneByOne
+from attentus.nets.attention_unet import AttentionUNet
 from attentus.nets.classic_unet import ClassicUNet
+from attentus.nets.parts import Resize
 from attentus.nets.plain_unet import PlainUNet
 from attentus.nets.pyramid import Pyramid
 
@@ -62,6 +66,9 @@ def _exchanged(module: nn.Module, kernels: Kernels, done: dict[nn.Module, nn.Mod
         setattr(module, "join", OneByOne())  # noqa: B010 - of another type on purpose
         if not module.gates:
             module.ups = nn.ModuleList(MadeLater(up) for up in module.ups)
+    if isinstance(module, AttentionUNet) and all(_reads_parts(block) for block in module.decoder.values()):
+        setattr(module, "join", OneByOne())  # noqa: B010 - of another type on purpose
+        _end_in_half(module.resize)
     if isinstance(module, PlainUNet | ClassicUNet):
         _halve_features(module)
     return _changed_layer(module, kernels)
@@ -86,7 +93,7 @@ def _reads_half(module: nn.Module) -> bool:
     if isinstance(module, MadeLater):
         return _reads_half(module.layer)
     if type(module) is nn.Sequential:
-        computing = [layer for layer in module if not isinstance(layer, nn.MaxPool2d | nn.MaxPool3d)]
+        computing = [layer for layer in module if not isinstance(layer, Pool | nn.MaxPool2d | nn.MaxPool3d)]
         return bool(computing) and _reads_half(computing[0])
     return isinstance(module, _OURS)
 
@@ -97,7 +104,7 @@ def _end_in_half(module: nn.Module) -> None:
         _end_in_half(module.layer)
     elif type(module) is nn.Sequential and len(module):
         _end_in_half(module[-2 if isinstance(module[-1], RectifiedNorm) else -1])
-    elif isinstance(module, _OURS):
+    elif isinstance(module, _OURS | Enlarge):
         module.in_half = module.kernels.pair == 2
 
 
@@ -106,7 +113,9 @@ def _changed_layer(layer: nn.Module, kernels: Kernels, slope: float = 1.0) -> nn
         return kind(layer, kernels, slope)
     if _is_doubling(layer):
         return DoublingConv(layer, kernels)
-    return layer
+    if isinstance(layer, nn.MaxPool2d | nn.MaxPool3d) and _is_halving(layer):
+        return Pool(layer, kernels)
+    return Enlarge(kernels) if isinstance(layer, Resize) else layer
 
 
 def _changed_sequence(sequence: nn.Sequential, kernels: Kernels, done: dict[nn.Module, nn.Module]) -> nn.Sequential:
@@ -170,6 +179,13 @@ def _is_doubling(layer: nn.Module) -> TypeGuard[nn.ConvTranspose2d | nn.ConvTran
         and layer.stride == layer.kernel_size
         and not any((*layer.padding, *layer.output_padding))
     )
+
+
+def _is_halving(layer: nn.MaxPool2d | nn.MaxPool3d) -> bool:
+    """Whether a layer keeps the largest of two voxels along each axis."""
+    two = (2, (2, 2, 2) if isinstance(layer, nn.MaxPool3d) else (2, 2))
+    plain = layer.padding == 0 and layer.dilation == 1 and not layer.ceil_mode and not layer.return_indices
+    return plain and layer.kernel_size in two and layer.stride in two
 
 
 def _is_plain(layer: nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d) -> bool:

@@ -6,6 +6,8 @@
    pointwise   1x1x1 convolution
    transpose   2x2x2 or 1x2x2 transposed convolution that doubles the sides
    normalise   instance normalisation and what rectifies after it, in place
+   pool        the largest of 2x2x2 or 1x2x2 voxels
+   enlarge     linear interpolation that doubles the sides
 
    Each is called by several threads at once with the same layer and, but for `normalise`, a scratch of its own, of as
    many floats as *_scratch tells; a counter that they share deals out the work. Nothing here asks for memory.
@@ -106,7 +108,7 @@ typedef struct {
     long n, in, out;       /* batch, channels */
     long first;            /* channels in x */
     long d, h, w;          /* sides of x */
-    long taps;             /* of the kernel along z; transpose: planes from one, 1 or 2 */
+    long taps;             /* of the kernel along z; transpose, enlarge: planes from one; pool: planes to one; 1 or 2 */
     long step;             /* halve: planes from one result to the next, 1 or 2 */
     long rows, planes;     /* that are worked on together: rows (convolve: of tiles, halve: of results), planes */
     long add;              /* convolve: results are added to what y holds, and rectified then */
@@ -696,4 +698,80 @@ void normalise(const Layer *l)
         else
             normalise_map(l, features, weight, bias, 0);
     }
+}
+
+/* ------------------------------------------------------------------------------------------------ resizing */
+
+/* NaN, if one of them is. */
+INLINE float larger(float a, float b) { return a > b || a != a ? a : b; }
+
+long pool_scratch(const Layer *l) { return 2 * l->w + 2 * LINE; }
+
+/* n * in maps: the largest of what lies together; what is left over at the far ends counts nowhere. */
+void pool(const Layer *l, float *scratch)
+{
+    long planes = l->d / l->taps, h = l->h / 2, w = l->w / 2;
+    float *restrict most = take(&scratch, l->w), *restrict row = take(&scratch, l->w);
+    int past = is_large(l->n * l->in * planes * h * w);
+    for (long unit; (unit = atomic_fetch_add(l->next, 1)) < l->n * l->in * planes;) {
+        long first = unit / planes * l->d + unit % planes * l->taps;
+        for (long y = 0; y < h; y++) {
+            get(l->x, (first * l->h + 2 * y) * l->w, 2 * w, l->x16, most);
+            for (long k = 1; k < 2 * l->taps; k++) {
+                get(l->x, ((first + k / 2) * l->h + 2 * y + k % 2) * l->w, 2 * w, l->x16, row);
+                INDEPENDENT
+                for (long q = 0; q < 2 * w; q++)
+                    most[q] = larger(most[q], row[q]);
+            }
+            INDEPENDENT
+            for (long q = 0; q < w; q++)
+                row[q] = larger(most[2 * q], most[2 * q + 1]);
+            put(row, w, l->y16, l->y, (unit * h + y) * w, past);
+        }
+    }
+    FENCE;
+}
+
+/* Of `count` voxels, that which a result leans to beside the one it lies in; the outermost are repeated. */
+static long beside(long result, long count)
+{
+    long voxel = result / 2 + (result % 2 ? 1 : -1);
+    return voxel < 0 ? 0 : least(voxel, count - 1);
+}
+
+INLINE float between(float near, float far) { return 0.75f * near + 0.25f * far; }
+
+long enlarge_scratch(const Layer *l) { return (l->h + 4) * l->w + 5 * LINE; }
+
+/* n * in maps. Half-way between a voxel's ends lie two results along each axis, a quarter of a voxel from its centre. */
+void enlarge(const Layer *l, float *scratch)
+{
+    long plane = l->h * l->w, planes = l->taps * l->d;
+    float *restrict flat = take(&scratch, plane), *restrict line = take(&scratch, 2 * l->w);
+    float *restrict row = take(&scratch, l->w + 2);
+    int past = is_large(4 * l->n * l->in * planes * plane);
+    for (long unit; (unit = atomic_fetch_add(l->next, 1)) < l->n * l->in * planes;) {
+        long first = unit / planes * l->d, z = unit % planes;
+        get(l->x, (first + z / l->taps) * plane, plane, l->x16, flat);
+        for (long y = 0; y < l->h && l->taps == 2; y++) {
+            get(l->x, (first + beside(z, l->d)) * plane + y * l->w, l->w, l->x16, line);
+            INDEPENDENT
+            for (long q = 0; q < l->w; q++)
+                flat[y * l->w + q] = between(flat[y * l->w + q], line[q]);
+        }
+        for (long y = 0; y < 2 * l->h; y++) {
+            const float *near = flat + y / 2 * l->w, *far = flat + beside(y, l->h) * l->w;
+            INDEPENDENT
+            for (long q = 0; q < l->w; q++)
+                row[q + 1] = between(near[q], far[q]);
+            row[0] = row[1], row[l->w + 1] = row[l->w];
+            INDEPENDENT
+            for (long q = 0; q < l->w; q++) {
+                line[2 * q] = between(row[q + 1], row[q]);
+                line[2 * q + 1] = between(row[q + 1], row[q + 2]);
+            }
+            put(line, 2 * l->w, l->y16, l->y, (unit * 2 * l->h + y) * 2 * l->w, past);
+        }
+    }
+    FENCE;
 }

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attentus.infer.backends.winograd.weights import POINTS, packed, packed_direct, packed_doubling
+from attentus.nets.parts import resize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -202,6 +203,40 @@ class RectifiedNorm(_Layer):
         tensors = {"weights": self.norm.weight, "bias": self.norm.bias, "y": x}
         self.kernels("normalise", tensors, _sizes(x, x), slope=self.slope, eps=self.norm.eps)
         return x
+
+
+class Pool(_Layer):
+    """Keeps the largest of 2x2(x2) voxels, as bf16 if they are that.
+
+    Args:
+        layer: whose place it takes.
+        kernels: compiled.
+    """
+
+    def __init__(self, layer: nn.MaxPool2d | nn.MaxPool3d, kernels: Kernels) -> None:
+        super().__init__(kernels)
+        self.taps = 2 if isinstance(layer, nn.MaxPool3d) else 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, *spatial) to (N, C, *halved)."""
+        x = x.contiguous()
+        sides = [n // 2 for n in x.shape[2:]]
+        y = self.kernels.features.empty((*x.shape[:2], *sides), half=x.dtype == torch.bfloat16)
+        self.kernels("pool", {"x": x, "y": y}, _sizes(x, y) | {"taps": self.taps})
+        return y
+
+
+class Enlarge(_Layer):
+    """`nets.parts.Resize`, faster where it doubles every side."""
+
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """(N, C, *spatial) to (N, C, *size)."""
+        if tuple(size) != tuple(2 * n for n in x.shape[2:]):
+            return resize(x, size)
+        x = x.contiguous()
+        y = self.kernels.features.empty((*x.shape[:2], *size), half=self.in_half)
+        self.kernels("enlarge", {"x": x, "y": y}, _sizes(x, y) | {"taps": x.ndim - 3})
+        return y
 
 
 def pays(conv: nn.Conv2d | nn.Conv3d, shape: Sequence[int], times: float = 1) -> bool:
