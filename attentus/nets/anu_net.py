@@ -18,6 +18,7 @@ from attentus.errors import BadInput
 from attentus.nets.attention import leave_out, left_out
 from attentus.nets.parts import (
     AttentionTap,
+    Concatenate,
     Norm,
     Up,
     conv,
@@ -103,6 +104,7 @@ class ANUNet(nn.Module):
             {f"x{i}_0": double_conv(dims, a, b, norm) for i, (a, b) in enumerate(pairwise([in_channels, *widths]))}
         )
         self.nodes.update({f"x{i}_{j}": double_conv(dims, (j + 1) * widths[i], widths[i], norm) for i, j in joins})
+        self.join = Concatenate()
         self.ups = nn.ModuleDict()
         self.gates, self.attention = nn.ModuleDict(), nn.ModuleDict()
         for i, j in joins:
@@ -179,7 +181,8 @@ class ANUNet(nn.Module):
         """What node (i, j) sees (Eq. 4)."""
         signal = self.ups[self._up(i, j)](nodes[f"x{i + 1}_{j - 1}"])  # g in Eq. 1-4
         skips = [self._pass(nodes[f"x{i}_{k}"], signal, i, j, k) for k in range(j)]
-        return torch.cat([*skips, signal], dim=1)
+        joint: Tensor = self.join(*skips, signal)
+        return joint
 
     def _pass(self, skip: Tensor, signal: Tensor, i: int, j: int, k: int) -> Tensor:
         """What node (i, j) gets of X[i,k]."""

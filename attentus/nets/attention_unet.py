@@ -119,10 +119,10 @@ class AttentionUNet(nn.Module):
             x = self.decoder[name](self.join(gated, self.resize(x, skip.shape[2:])))
             signal = x  # the next gate listens to what this level decided
             if name in self.heads:
-                outputs[level] = resize(self.heads[name](x), padded)
+                outputs[level] = self.resize(self.heads[name](x), padded)
 
         scales = [outputs[level] for level in sorted(outputs)]  # finest first
-        logits = [self.final(torch.cat(scales, dim=1))] if self.deep_supervision == "fuse" else scales
+        logits = [self.final(self.join(*scales))] if self.deep_supervision == "fuse" else scales
         return tuple(crop_to(output, size) for output in logits)
 
 
@@ -137,13 +137,14 @@ class MultiGate(nn.Module):
     def __init__(self, dims: int, channels: int, signal_channels: int, n_gates: int) -> None:
         super().__init__()
         self.each = nn.ModuleList(GridGate(dims, channels, signal_channels) for _ in range(n_gates))
+        self.join = Concatenate()
         self.fuse = nn.Sequential(
             conv(dims, n_gates * channels, channels, 1), normalise(dims, channels), nn.ReLU(inplace=True)
         )
 
     def forward(self, skip: Tensor, signal: Tensor) -> Tensor:
         """Gate the skip by the coarser signal."""
-        return self.fuse(torch.cat([gate(skip, signal) for gate in self.each], dim=1))  # type: ignore[no-any-return]
+        return self.fuse(self.join(*(gate(skip, signal) for gate in self.each)))  # type: ignore[no-any-return]
 
 
 class GridGate(nn.Module):

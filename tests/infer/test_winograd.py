@@ -299,18 +299,36 @@ def test_features_are_kept_in_bf16_where_kernels_alone_read_them(kernels_bf16, k
     assert not any(getattr(layer, "in_half", False) for layer in winograd.with_kernels(net, kernels).modules())
 
 
-@pytest.mark.parametrize("gates", [0, 2])
-def test_what_rises_is_rounded_once_and_not_joined(kernels_bf16, kernels, gates):
-    """The Attention U-Net's decoder reads skip and rising features one after the other."""
-    net = small("attention-unet", 3, 1, 2, n_gates=gates)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("attention-unet", {}), ("attention-unet", {"n_gates": 0}), ("anu-net", {}), ("anu-net", {"gates": "none"})],
+)
+def test_decoders_read_what_they_join_without_a_joint_copy(either, monkeypatch, name, options):
+    net = small(name, 3, 1, 2, **options)
+    changed = winograd.with_kernels(net, either)
+    assert isinstance(changed.join, OneByOne)
+    assert isinstance(changed.pool, layers.Pool)
+    monkeypatch.setattr(layers, "pays", lambda *_: True)
+    joined, cat = [], torch.cat
+    monkeypatch.setattr(layers.torch, "cat", lambda parts, dim=0: joined.append(len(parts)) or cat(parts, dim))
     with torch.inference_mode():
-        x = torch.randn(1, 1, 32, 64, 64)
-        for made, tolerance in ((kernels, 1e-4), (kernels_bf16, 5e-2)):
-            changed = winograd.with_kernels(net, made)
-            assert isinstance(changed.join, OneByOne)
-            assert isinstance(changed.pool, layers.Pool)
-            assert changed.resize.in_half == (made.pair == 2)
-            close(changed(x)[0], net(x)[0], tolerance)
+        x = torch.randn(2, 1, 16, 32, 32)
+        found = changed(x)[0]
+        ours = len(joined)
+        close(found, net(x)[0], 1e-4 if either.pair == 1 else 5e-2)
+    assert len(joined) > ours == 0
+
+
+@pytest.mark.parametrize("count", [3, compiled.PARTS, compiled.PARTS + 1])
+def test_any_number_of_parts_is_read(either, monkeypatch, count):
+    parts = [torch.randn(2, k % 3 + 1, 5, 9, 11, generator=torch.Generator().manual_seed(k)) for k in range(count)]
+    x = torch.cat(parts, 1)
+    monkeypatch.setattr(layers, "pays", lambda *_: True)
+    with torch.no_grad():
+        same = layers.WinogradConv(made(nn.Conv3d, x, 5, 3, padding=1), either)
+        point = layers.PointwiseConv(made(nn.Conv3d, x, 5, 1), either)
+        assert torch.equal(same(Parts(parts)), same(x))
+        assert torch.equal(point(Parts(parts)), point(x))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import subprocess
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from attentus.infer.backends.winograd.features import Features, aligned
 from attentus.infer.processor import best_precision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -33,8 +34,10 @@ FLAGS = "-fno-math-errno -fassociative-math -fno-signed-zeros -fno-trapping-math
 FOR_PROCESSOR = ("-march=native -mprefer-vector-width=512", "-march=native", "-mcpu=native", "")
 """What compilers call this processor; the first they take."""
 SECONDS = 60
-TENSORS = ("x", "more", "weights", "bias", "y")
-SIZES = ("x16", "y16", "n", "in", "out", "first", "d", "h", "w", "taps", "step", "rows", "planes", "add", "chunk")
+PARTS = 8
+"""Tensors that are read as one, at most."""
+TENSORS = ("weights", "bias", "y")
+SIZES = ("x16", "y16", "n", "in", "out", "d", "h", "w", "taps", "step", "rows", "planes", "add", "chunk")
 WITH_SCRATCH = ("convolve", "halve", "pointwise", "transpose", "pool", "enlarge")
 FUNCTIONS = (*WITH_SCRATCH, "normalise")
 
@@ -43,6 +46,8 @@ class _Layer(ctypes.Structure):
     """The structure of the same name in `kernels.c`."""
 
     _fields_ = (
+        ("x", ctypes.c_void_p * PARTS),
+        ("ends", ctypes.c_long * PARTS),
         *((name, ctypes.c_void_p) for name in TENSORS),
         *((name, ctypes.c_long) for name in SIZES),
         ("eps", ctypes.c_float),
@@ -84,6 +89,7 @@ class Kernels:
         tensors: Mapping[str, Tensor | None],
         sizes: Mapping[str, int],
         *,
+        parts: Sequence[Tensor] = (),
         slope: float = 1.0,
         eps: float = 0.0,
     ) -> None:
@@ -94,16 +100,22 @@ class Kernels:
             tensors: of `TENSORS` those it reads and writes, contiguous; fp32 or, where `pair` is 2, features in bf16;
                 weights as `weights.py` packs them.
             sizes: of `SIZES` those it knows, but for what the tensors tell: which features are bf16.
+            parts: what it reads, (N, c, *spatial) each and of one type, contiguous; their channels follow each other.
             slope: what results below 0 are multiplied by.
             eps: added to variances.
         """
         unit = ctypes.c_long(0)
         places = {key: tensor.data_ptr() for key, tensor in tensors.items() if tensor is not None}
-        halves = {f"{key}16": int(getattr(tensors.get(key), "dtype", None) == torch.bfloat16) for key in ("x", "y")}
+        features = {"x16": parts[0] if parts else None, "y16": tensors["y"]}
+        halves = {key: int(tensor is not None and tensor.dtype == torch.bfloat16) for key, tensor in features.items()}
         layer = _Layer(**places, **sizes, **halves, slope=slope, eps=eps, next=ctypes.addressof(unit))
+        for k, end in enumerate(accumulate(part.shape[1] for part in parts)):
+            layer.x[k], layer.ends[k] = parts[k].data_ptr(), end
         floats = getattr(self._library, f"{name}_scratch")(ctypes.byref(layer)) if name in WITH_SCRATCH else 0
         function = getattr(self._library, name)
-        runs = [self._pool.submit(self._run, function, layer, floats, (unit, tensors)) for _ in range(self.threads)]
+        runs = [
+            self._pool.submit(self._run, function, layer, floats, (unit, parts, tensors)) for _ in range(self.threads)
+        ]
         for run in runs:
             run.result()
 

@@ -22,7 +22,8 @@ from attentus.infer.backends.winograd.layers import (
     pays,
 )
 from attentus.infer.backends.winograd.parts import MadeLater, OneByOne
-from attentus.nets.attention_unet import AttentionUNet
+from attentus.nets.anu_net import ANUNet
+from attentus.nets.attention_unet import AttentionUNet, MultiGate
 from attentus.nets.classic_unet import ClassicUNet
 from attentus.nets.parts import Resize
 from attentus.nets.plain_unet import PlainUNet
@@ -66,17 +67,26 @@ def _exchanged(module: nn.Module, kernels: Kernels, done: dict[nn.Module, nn.Mod
         setattr(module, "join", OneByOne())  # noqa: B010 - of another type on purpose
         if not module.gates:
             module.ups = nn.ModuleList(MadeLater(up) for up in module.ups)
-    if isinstance(module, AttentionUNet) and all(_reads_parts(block) for block in module.decoder.values()):
+    if isinstance(module, AttentionUNet | ANUNet) and all(_reads_parts(block) for block in _decoder(module)):
         setattr(module, "join", OneByOne())  # noqa: B010 - of another type on purpose
-        _end_in_half(module.resize)
+    if isinstance(module, MultiGate) and _reads_parts(module.fuse):
+        setattr(module, "join", OneByOne())  # noqa: B010
     if isinstance(module, PlainUNet | ClassicUNet):
         _halve_features(module)
     return _changed_layer(module, kernels)
 
 
+def _decoder(net: AttentionUNet | ANUNet) -> list[nn.Module]:
+    """The layers that read what was joined."""
+    if isinstance(net, AttentionUNet):
+        return [*net.decoder.values(), *([net.final] if net.deep_supervision == "fuse" else [])]
+    return [block for name, block in net.nodes.items() if not name.endswith("_0")]
+
+
 def _reads_parts(block: nn.Module) -> bool:
-    """Whether a block begins with a convolution of two parts."""
-    return type(block) is nn.Sequential and isinstance(block[0], WinogradConv)
+    """Whether a block begins with a convolution that reads parts."""
+    first = block[0] if type(block) is nn.Sequential else block
+    return isinstance(first, WinogradConv | PointwiseConv)
 
 
 def _halve_features(net: PlainUNet | ClassicUNet) -> None:
@@ -104,7 +114,7 @@ def _end_in_half(module: nn.Module) -> None:
         _end_in_half(module.layer)
     elif type(module) is nn.Sequential and len(module):
         _end_in_half(module[-2 if isinstance(module[-1], RectifiedNorm) else -1])
-    elif isinstance(module, _OURS | Enlarge):
+    elif isinstance(module, _OURS):
         module.in_half = module.kernels.pair == 2
 
 

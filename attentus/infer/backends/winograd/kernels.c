@@ -40,7 +40,7 @@ enum { PAIR = 1 };
 #endif
 /* What products read: the number of one channel, or those of two channels in bf16, the first in the lower half. */
 
-enum { TILE = 4, POINTS = 36 };
+enum { TILE = 4, POINTS = 36, PARTS = 8 };
 enum { LINE = 16, AHEAD = 2 }; /* floats in a cache line; maps that are fetched early: too far apart for the processor */
 
 #ifdef __clang__
@@ -100,13 +100,13 @@ INLINE word joined(float first, float second)
 #endif
 
 typedef struct {
-    const void *x, *more;  /* `more`: channels from `first` on */
+    const void *x[PARTS];  /* features, in parts of some channels each */
+    long ends[PARTS];      /* channels up to the end of each part */
     const void *weights;   /* words; normalise: floats */
     const float *bias;
     void *y;
     long x16, y16;         /* whether those features are bf16 */
     long n, in, out;       /* batch, channels */
-    long first;            /* channels in x */
     long d, h, w;          /* sides of x */
     long taps;             /* of the kernel along z; transpose, enlarge: planes from one; pool: planes to one; 1 or 2 */
     long step;             /* halve: planes from one result to the next, 1 or 2 */
@@ -153,9 +153,11 @@ INLINE float number(const void *features, long voxel, int in16)
 static void maps_of(const Layer *l, long n, long at, long voxel, const void *maps[PAIR])
 {
     for (long p = 0; p < PAIR; p++) {
-        long c = least(at * PAIR + p, l->in - 1), later = c >= l->first;
-        long map = later ? n * (l->in - l->first) + c - l->first : n * l->first + c;
-        maps[p] = beyond(later ? l->more : l->x, map * l->d * l->h * l->w + voxel, l->x16);
+        long c = least(at * PAIR + p, l->in - 1), part = 0, first = 0;
+        while (c >= l->ends[part])
+            first = l->ends[part++];
+        long map = n * (l->ends[part] - first) + c - first;
+        maps[p] = beyond(l->x[part], map * l->d * l->h * l->w + voxel, l->x16);
     }
 }
 
@@ -716,9 +718,9 @@ void pool(const Layer *l, float *scratch)
     for (long unit; (unit = atomic_fetch_add(l->next, 1)) < l->n * l->in * planes;) {
         long first = unit / planes * l->d + unit % planes * l->taps;
         for (long y = 0; y < h; y++) {
-            get(l->x, (first * l->h + 2 * y) * l->w, 2 * w, l->x16, most);
+            get(l->x[0], (first * l->h + 2 * y) * l->w, 2 * w, l->x16, most);
             for (long k = 1; k < 2 * l->taps; k++) {
-                get(l->x, ((first + k / 2) * l->h + 2 * y + k % 2) * l->w, 2 * w, l->x16, row);
+                get(l->x[0], ((first + k / 2) * l->h + 2 * y + k % 2) * l->w, 2 * w, l->x16, row);
                 INDEPENDENT
                 for (long q = 0; q < 2 * w; q++)
                     most[q] = larger(most[q], row[q]);
@@ -752,9 +754,9 @@ void enlarge(const Layer *l, float *scratch)
     int past = is_large(4 * l->n * l->in * planes * plane);
     for (long unit; (unit = atomic_fetch_add(l->next, 1)) < l->n * l->in * planes;) {
         long first = unit / planes * l->d, z = unit % planes;
-        get(l->x, (first + z / l->taps) * plane, plane, l->x16, flat);
+        get(l->x[0], (first + z / l->taps) * plane, plane, l->x16, flat);
         for (long y = 0; y < l->h && l->taps == 2; y++) {
-            get(l->x, (first + beside(z, l->d)) * plane + y * l->w, l->w, l->x16, line);
+            get(l->x[0], (first + beside(z, l->d)) * plane + y * l->w, l->w, l->x16, line);
             INDEPENDENT
             for (long q = 0; q < l->w; q++)
                 flat[y * l->w + q] = between(flat[y * l->w + q], line[q]);

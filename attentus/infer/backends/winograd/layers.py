@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attentus.infer.backends.winograd.compiled import PARTS
 from attentus.infer.backends.winograd.weights import POINTS, packed, packed_direct, packed_doubling
 from attentus.nets.parts import resize
 
@@ -73,7 +74,7 @@ class WinogradConv(_Convolution):
         """(N, C, *spatial) to (N, K, *spatial)."""
         if isinstance(x, Tensor):
             return self._read([x], 0, None, last=True)
-        if x.half:  # two parts are as large as one in fp32: both may be there at once
+        if x.half or x.made:  # two parts in bf16 are as large as one in fp32: both may be there at once
             return self._read(x.together(self.conv.in_channels), 0, None, last=True)
         first, part = x.take(self.conv.in_channels)
         y = self._read([part], first, None, last=not x.parts)
@@ -87,7 +88,7 @@ class WinogradConv(_Convolution):
         """Add to the results what comes from some channels.
 
         Args:
-            parts: (N, c, *spatial), the channels; one or two, of the same type.
+            parts: (N, c, *spatial), the channels; of the same type.
             first: of them, counted among all.
             y: results so far.
             last: whether no others follow.
@@ -106,10 +107,10 @@ class WinogradConv(_Convolution):
         add = y is not None
         if y is None:
             y = self.kernels.features.empty((n, conv.out_channels, *spatial), half=self.in_half)
-        x, more = parts[0].contiguous(), parts[1].contiguous() if parts[1:] else None
-        tensors = {"x": x, "more": more, "weights": self.packed[first], "bias": bias, "y": y}
-        sizes = _sizes(x, y) | {"in": channels, "add": int(add)}
-        self.kernels("convolve", tensors, sizes | self._work(sizes), slope=slope)
+        parts = _few(parts)
+        tensors = {"weights": self.packed[first], "bias": bias, "y": y}
+        sizes = _sizes(parts[0], y) | {"in": channels, "add": int(add)}
+        self.kernels("convolve", tensors, sizes | self._work(sizes), parts=parts, slope=slope)
         return y
 
     def _directly(self, parts: list[Tensor], first: int, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -147,9 +148,9 @@ class HalvingConv(_Convolution):
         sides = [-(-n // step) for n, step in zip(x.shape[2:], self.conv.stride, strict=True)]
         y = self.kernels.features.empty((x.shape[0], self.conv.out_channels, *sides), half=self.in_half)
         rows = min(sides[-2], -(-VOXELS_AT_ONCE // sides[-1]))
-        tensors = {"x": x, "weights": self.packed, "bias": self.conv.bias, "y": y}
+        tensors = {"weights": self.packed, "bias": self.conv.bias, "y": y}
         sizes = _sizes(x, y) | {"taps": self.taps, "step": self.step, "rows": rows}
-        self.kernels("halve", tensors, sizes, slope=self.slope)
+        self.kernels("halve", tensors, sizes, parts=[x], slope=self.slope)
         return y
 
 
@@ -160,12 +161,15 @@ class PointwiseConv(_Convolution):
         super().__init__(conv, kernels, slope)
         self.packed = packed_direct(conv.weight, kernels.block, kernels.pair)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | Parts) -> Tensor:
         """(N, C, *spatial) to (N, K, *spatial)."""
-        x = x.contiguous()
-        y = self.kernels.features.empty((x.shape[0], self.conv.out_channels, *x.shape[2:]), half=self.in_half)
-        tensors = {"x": x, "weights": self.packed, "bias": self.conv.bias, "y": y}
-        self.kernels("pointwise", tensors, _sizes(x, y) | {"chunk": 2 * VOXELS_AT_ONCE}, slope=self.slope)
+        channels = self.conv.in_channels
+        parts = _few([x] if isinstance(x, Tensor) else x.together(channels))
+        batch, _, *spatial = parts[0].shape
+        y = self.kernels.features.empty((batch, self.conv.out_channels, *spatial), half=self.in_half)
+        tensors = {"weights": self.packed, "bias": self.conv.bias, "y": y}
+        sizes = _sizes(parts[0], y) | {"in": channels, "chunk": 2 * VOXELS_AT_ONCE}
+        self.kernels("pointwise", tensors, sizes, parts=parts, slope=self.slope)
         return y
 
 
@@ -185,8 +189,8 @@ class DoublingConv(_Layer):
         y = self.kernels.features.empty((x.shape[0], self.conv.out_channels, *sides), half=self.in_half)
         sizes = _sizes(x, y) | {"taps": self.taps}
         rows = min(sizes["h"], -(-VOXELS_AT_ONCE // sizes["w"]))
-        tensors = {"x": x, "weights": self.packed, "bias": self.conv.bias, "y": y}
-        self.kernels("transpose", tensors, sizes | {"rows": rows})
+        tensors = {"weights": self.packed, "bias": self.conv.bias, "y": y}
+        self.kernels("transpose", tensors, sizes | {"rows": rows}, parts=[x])
         return y
 
 
@@ -222,7 +226,7 @@ class Pool(_Layer):
         x = x.contiguous()
         sides = [n // 2 for n in x.shape[2:]]
         y = self.kernels.features.empty((*x.shape[:2], *sides), half=x.dtype == torch.bfloat16)
-        self.kernels("pool", {"x": x, "y": y}, _sizes(x, y) | {"taps": self.taps})
+        self.kernels("pool", {"y": y}, _sizes(x, y) | {"taps": self.taps}, parts=[x])
         return y
 
 
@@ -235,7 +239,7 @@ class Enlarge(_Layer):
             return resize(x, size)
         x = x.contiguous()
         y = self.kernels.features.empty((*x.shape[:2], *size), half=self.in_half)
-        self.kernels("enlarge", {"x": x, "y": y}, _sizes(x, y) | {"taps": x.ndim - 3})
+        self.kernels("enlarge", {"y": y}, _sizes(x, y) | {"taps": x.ndim - 3}, parts=[x])
         return y
 
 
@@ -252,9 +256,14 @@ def pays(conv: nn.Conv2d | nn.Conv3d, shape: Sequence[int], times: float = 1) ->
     return table <= times * LARGEST_TABLE * (shape[1] + conv.out_channels) * shape[0] * math.prod(shape[2:])
 
 
+def _few(parts: list[Tensor]) -> list[Tensor]:
+    """As many as kernels take at most, contiguous."""
+    return [part.contiguous() for part in (parts if len(parts) <= PARTS else [torch.cat(parts, 1)])]
+
+
 def _sizes(x: Tensor, y: Tensor) -> dict[str, int]:
     """What all kernels want to know of (N, C, [z,] y, x)."""
     depth = x.shape[2] if x.ndim == 5 else 1
-    channels = {"in": x.shape[1], "first": x.shape[1], "out": y.shape[1]}
+    channels = {"in": x.shape[1], "out": y.shape[1]}
     sides = {"n": x.shape[0], "d": depth, "h": x.shape[-2], "w": x.shape[-1]}
     return channels | sides | dict.fromkeys(("taps", "step", "rows", "planes", "chunk"), 1) | {"add": 0}

@@ -25,7 +25,7 @@ class Later:
 
 
 class Parts:
-    """Features that a convolution reads one after the other, so that they need not be there together.
+    """Features that a convolution reads as they are, or one after the other if one is yet to be made.
 
     Args:
         parts: by their channels' order; one at most is yet to be made.
@@ -45,12 +45,17 @@ class Parts:
         """Whether those that are made are bf16."""
         return all(part.dtype == torch.bfloat16 for _, part in self.parts if isinstance(part, Tensor))
 
+    @property
+    def made(self) -> bool:
+        """Whether all are."""
+        return all(isinstance(part, Tensor) for _, part in self.parts)
+
     def together(self, channels: int) -> list[Tensor]:
-        """All of them by the order of their `channels`, made, in bf16; nothing here holds them afterwards."""
-        made = {}
+        """All of them by the order of their `channels`, made, of one type; nothing here holds them afterwards."""
+        made, half = {}, self.half
         while self.parts:
             first, part = self.take(channels)
-            made[first] = part.bfloat16()
+            made[first] = part.bfloat16() if half else part.float()
         return [made[first] for first in sorted(made)]
 
     def take(self, channels: int) -> tuple[int, Tensor]:
