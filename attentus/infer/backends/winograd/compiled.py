@@ -35,7 +35,7 @@ FOR_PROCESSOR = ("-march=native -mprefer-vector-width=512", "-march=native", "-m
 """What compilers call this processor; the first they take."""
 SECONDS = 60
 PARTS = 8
-"""Tensors that are read as one, at most."""
+"""Tensors that are read as one, at most; as in `kernels.c`."""
 TENSORS = ("weights", "bias", "y")
 SIZES = ("x16", "y16", "n", "in", "out", "d", "h", "w", "taps", "step", "rows", "planes", "add", "chunk")
 WITH_SCRATCH = ("convolve", "halve", "pointwise", "transpose", "pool", "enlarge")

@@ -63,24 +63,25 @@ def _exchanged(module: nn.Module, kernels: Kernels, done: dict[nn.Module, nn.Mod
         return _changed_sequence(module, kernels, done)
     for name, child in list(module.named_children()):
         setattr(module, name, _changed(child, kernels, done))
-    if isinstance(module, Pyramid) and all(_reads_parts(block) for block in module.decoder):
+    readers = _readers(module)
+    if readers and all(_reads_parts(reader) for reader in readers):
         setattr(module, "join", OneByOne())  # noqa: B010 - of another type on purpose
-        if not module.gates:
+        if isinstance(module, Pyramid) and not module.gates:
             module.ups = nn.ModuleList(MadeLater(up) for up in module.ups)
-    if isinstance(module, AttentionUNet | ANUNet) and all(_reads_parts(block) for block in _decoder(module)):
-        setattr(module, "join", OneByOne())  # noqa: B010 - of another type on purpose
-    if isinstance(module, MultiGate) and _reads_parts(module.fuse):
-        setattr(module, "join", OneByOne())  # noqa: B010
     if isinstance(module, PlainUNet | ClassicUNet):
         _halve_features(module)
     return _changed_layer(module, kernels)
 
 
-def _decoder(net: AttentionUNet | ANUNet) -> list[nn.Module]:
-    """The layers that read what was joined."""
-    if isinstance(net, AttentionUNet):
-        return [*net.decoder.values(), *([net.final] if net.deep_supervision == "fuse" else [])]
-    return [block for name, block in net.nodes.items() if not name.endswith("_0")]
+def _readers(module: nn.Module) -> list[nn.Module]:
+    """All that read what a module's `join` joins; none for those that join nothing."""
+    if isinstance(module, Pyramid):
+        return list(module.decoder)
+    if isinstance(module, AttentionUNet):
+        return [*module.decoder.values(), *([module.final] if module.deep_supervision == "fuse" else [])]
+    if isinstance(module, ANUNet):
+        return [block for name, block in module.nodes.items() if not name.endswith("_0")]
+    return [module.fuse] if isinstance(module, MultiGate) else []
 
 
 def _reads_parts(block: nn.Module) -> bool:
@@ -124,7 +125,7 @@ def _changed_layer(layer: nn.Module, kernels: Kernels, slope: float = 1.0) -> nn
     if _is_doubling(layer):
         return DoublingConv(layer, kernels)
     if isinstance(layer, nn.MaxPool2d | nn.MaxPool3d) and _is_halving(layer):
-        return Pool(layer, kernels)
+        return Pool(kernels)
     return Enlarge(kernels) if isinstance(layer, Resize) else layer
 
 

@@ -210,23 +210,14 @@ class RectifiedNorm(_Layer):
 
 
 class Pool(_Layer):
-    """Keeps the largest of 2x2(x2) voxels, as bf16 if they are that.
-
-    Args:
-        layer: whose place it takes.
-        kernels: compiled.
-    """
-
-    def __init__(self, layer: nn.MaxPool2d | nn.MaxPool3d, kernels: Kernels) -> None:
-        super().__init__(kernels)
-        self.taps = 2 if isinstance(layer, nn.MaxPool3d) else 1
+    """Keeps the largest of 2x2(x2) voxels, as bf16 if they are that."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *spatial) to (N, C, *halved)."""
         x = x.contiguous()
         sides = [n // 2 for n in x.shape[2:]]
         y = self.kernels.features.empty((*x.shape[:2], *sides), half=x.dtype == torch.bfloat16)
-        self.kernels("pool", {"y": y}, _sizes(x, y) | {"taps": self.taps}, parts=[x])
+        self.kernels("pool", {"y": y}, _sizes(x, y) | {"taps": x.ndim - 3}, parts=[x])
         return y
 
 
@@ -238,7 +229,7 @@ class Enlarge(_Layer):
         if tuple(size) != tuple(2 * n for n in x.shape[2:]):
             return resize(x, size)
         x = x.contiguous()
-        y = self.kernels.features.empty((*x.shape[:2], *size), half=self.in_half)
+        y = self.kernels.features.empty((*x.shape[:2], *size))
         self.kernels("enlarge", {"y": y}, _sizes(x, y) | {"taps": x.ndim - 3}, parts=[x])
         return y
 
